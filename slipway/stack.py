@@ -1,0 +1,394 @@
+"""A stack of the kit's own (the registry): a folder of plain Compose on this host that is kept as declared.
+
+    /srv/slipway/<name>/        0700 root; `docker compose` works in it
+        compose.yml             and whatever it mounts
+
+A stack has no releases: its files are replaced in place, after Compose has read them, and its containers are
+replaced only where something differs. What differs is found by looking, not by remembering, so a call that was
+cut off half-way is finished by the next one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlencode
+
+import msgspec
+
+from slipway.daemon import LABEL_PROJECT, LABEL_SERVICE, Daemon
+from slipway.errors import PreflightError, SlipwayError, UnhealthyError, UsageError
+from slipway.release import COMPOSE_FILE, NAME
+from slipway.store import ROOT
+
+if TYPE_CHECKING:
+    from python_on_whales import DockerClient
+
+# Seconds between two looks at a starting container: a start is as quick as it is noticed.
+POLL = 0.1
+# Restarts after which a container is called broken instead of slow.
+RESTARTS = 2
+LAST_LINES = 20
+
+
+class StackFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One file of the stack's folder. `secret` keeps its content out of diffs."""
+
+    path: str
+    content: str
+    mode: str = "0644"
+    uid: int = 0
+    gid: int = 0
+    secret: bool = False
+
+
+class StackRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What `slipway stack --json` reads. `purge` lets `absent` remove the volumes too: that is where data ends."""
+
+    name: str
+    files: list[StackFile] = []
+    state: Literal["present", "stopped", "absent"] = "present"
+    purge: bool = False
+    wait: float = 60.0
+    """Seconds for all containers to be running and healthy."""
+    root: str = str(ROOT)
+    check: bool = False
+
+    @property
+    def project(self) -> str:
+        """The name of the Compose project."""
+        return f"slipway-{self.name}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the stack lies on this host."""
+        return Path(self.root) / self.name
+
+
+class Running(msgspec.Struct, kw_only=True):
+    """One container of the stack as it is now, and what the engine would start in its place."""
+
+    id: str
+    name: str
+    service: str
+    state: str
+    health: str
+    restarts: int
+    config: str
+    """Compose's hash of the service that it was made from."""
+    image: str
+    image_now: str
+    """The image that its reference names today: another one after a rebuild under the same tag."""
+    created: float
+    """Seconds since 1970."""
+
+
+def drift(running: list[Running], wanted: dict[str, str], files_written: float) -> list[str]:
+    """Why the containers are not what the files say; an empty list when they are.
+
+    `wanted` maps each service to Compose's hash of it; `files_written` is when the newest mounted file was
+    written, in seconds since 1970: a container made before that still sees the old one.
+    """
+    reasons = []
+    by_service: dict[str, list[Running]] = {}
+    for container in running:
+        by_service.setdefault(container.service, []).append(container)
+    for service, config in wanted.items():
+        if service not in by_service:
+            reasons.append(f"{service} is not there")
+        for container in by_service.get(service, []):
+            if container.config != config:
+                reasons.append(f"{service} runs with other settings")
+            elif container.image != container.image_now:
+                reasons.append(f"{service} runs an older image")
+            elif container.created < files_written:
+                reasons.append(f"{service} has not seen its newest config")
+            elif container.state != "running":
+                reasons.append(f"{service} is {container.state}")
+            elif container.health == "unhealthy":
+                reasons.append(f"{service} is unhealthy")
+    reasons.extend(f"{service} is no longer declared" for service in by_service.keys() - wanted.keys())
+    return reasons
+
+
+def run(request: StackRequest) -> dict[str, object]:
+    """Bring the stack to its state. The answer: `changed`, `msg`, `reasons`, `diff` (per changed file: path,
+    before, after), `containers` (name, service, state, health, image).
+    """
+    if not NAME.fullmatch(request.name):
+        raise UsageError(f"{request.name!r} is not a name of a stack.", "Use lower-case letters, digits and dashes.")
+    if request.state == "absent":
+        return _absent(request)
+    if request.state == "stopped":
+        return _stopped(request)
+    return _present(request)
+
+
+def _present(request: StackRequest) -> dict[str, object]:
+    changes = [file for file in request.files if not _is_as_declared(file, request.folder)]
+    diff = [_diff(file, request.folder) for file in changes]
+    if changes:
+        _validate(request)
+    if not request.check:
+        with _locked(request.folder):
+            for file in changes:
+                _write(file, request.folder)
+    elif changes:
+        what = ", ".join(file.path for file in changes)
+        return _answer(
+            request, changed=True, msg=f"To write: {what}. Then to start or replace its containers.", diff=diff
+        )
+    reasons = _drift(request)
+    if reasons and request.check:
+        return _answer(request, changed=True, msg=f"To converge: {'; '.join(reasons)}.", reasons=reasons)
+    started = time.monotonic()
+    if reasons:
+        _up(request, reasons)
+    _wait(request)
+    took = time.monotonic() - started
+    changed = bool(changes or reasons)
+    msg = f"Healthy after {took:.1f} s ({'; '.join(reasons)})." if reasons else "As declared, running and healthy."
+    return _answer(request, changed=changed, msg=msg, reasons=reasons, diff=diff)
+
+
+def _stopped(request: StackRequest) -> dict[str, object]:
+    up = [container for container in look(request.project) if container.state in {"running", "restarting", "paused"}]
+    if up and not request.check:
+        with _locked(request.folder):
+            _compose(request, "stop", lambda client: client.compose.stop())
+    msg = f"{'To stop' if request.check else 'Stopped'}: {', '.join(c.name for c in up)}." if up else "Stopped already."
+    return _answer(request, changed=bool(up), msg=msg)
+
+
+def _absent(request: StackRequest) -> dict[str, object]:
+    there = request.folder.exists() or bool(look(request.project))
+    if there and not request.check:
+        if (request.folder / COMPOSE_FILE).is_file():
+            _compose(
+                request,
+                "remove",
+                lambda client: client.compose.down(remove_orphans=True, volumes=request.purge, quiet=True),
+            )
+        shutil.rmtree(request.folder, ignore_errors=True)
+    kept = "" if request.purge else " Its volumes stay."
+    msg = f"{'To remove' if request.check else 'Removed'}.{kept}" if there else "Absent already."
+    return _answer(request, changed=there, msg=msg)
+
+
+def look(project: str) -> list[Running]:
+    """The containers of a Compose project as they are now, running or not, without one-shot runs."""
+    return _StackDaemon().stack(project)
+
+
+class _StackDaemon(Daemon):
+    """The questions that only a stack asks."""
+
+    def stack(self, project: str) -> list[Running]:
+        labels = [f"{LABEL_PROJECT}={project}", "com.docker.compose.oneoff=False"]
+        query = urlencode({"all": "true", "filters": msgspec.json.encode({"label": labels}).decode()})
+        status, listed = self._request(f"/containers/json?{query}")
+        bodies = [self._find(f"/containers/{entry['Id']}/json") for entry in (listed if status == 200 else [])]  # noqa: PLR2004
+        return [self._running(body) for body in bodies if body is not None]
+
+    def _running(self, body: dict[str, Any]) -> Running:
+        state, labels = body["State"], body["Config"]["Labels"] or {}
+        now = self.image(body["Config"]["Image"]) or {}
+        return Running(
+            id=body["Id"],
+            name=body["Name"].lstrip("/"),
+            service=labels.get(LABEL_SERVICE, ""),
+            state=state["Status"],
+            health=(state.get("Health") or {}).get("Status", ""),
+            restarts=body["RestartCount"],
+            config=labels.get("com.docker.compose.config-hash", ""),
+            image=body["Image"],
+            image_now=now.get("Id", ""),
+            created=datetime.fromisoformat(body["Created"].partition(".")[0].rstrip("Z") + "+00:00").timestamp(),
+        )
+
+
+def _drift(request: StackRequest) -> list[str]:
+    said = _docker_compose(request.folder, request.project, "config", "--hash", "*")
+    wanted = dict(line.split() for line in said.stdout.splitlines())
+    mounted = [request.folder / file.path for file in request.files if file.path != COMPOSE_FILE]
+    # Docker's time of creation is read in whole seconds.
+    newest = max((int(path.stat().st_mtime) for path in mounted), default=0)
+    return drift(look(request.project), wanted, newest)
+
+
+def _up(request: StackRequest, reasons: list[str]) -> None:
+    # Compose replaces a container for other settings or another image, not for a mounted file or bad health.
+    force = any("newest config" in reason or "unhealthy" in reason for reason in reasons)
+
+    def up(client: DockerClient) -> None:
+        client.compose.up(detach=True, quiet=True, remove_orphans=True, force_recreate=force)
+
+    _compose(request, "start", up)
+
+
+def _compose(request: StackRequest, verb: str, act: Any) -> None:
+    # Imported where it is needed: a run that changes nothing is quicker by a tenth of a second without it.
+    from python_on_whales import DockerClient  # noqa: PLC0415
+    from python_on_whales.exceptions import DockerException  # noqa: PLC0415
+
+    client = DockerClient(
+        compose_files=[request.folder / COMPOSE_FILE],
+        compose_project_name=request.project,
+        compose_project_directory=request.folder,
+    )
+    try:
+        act(client)
+    except DockerException as error:
+        said = (error.stderr or "").strip()
+        if "already allocated" in said or "address already in use" in said:
+            raise PreflightError(
+                f"The stack {request.name} cannot start: a port that it publishes is taken.",
+                "Free the port (`ss -tlnp` shows who holds it) or declare another one.",
+                details=said,
+            ) from error
+        raise SlipwayError(
+            f"Docker could not {verb} the stack {request.name}.", "Its words are below.", details=said
+        ) from error
+
+
+def _wait(request: StackRequest) -> None:
+    """Return when every container is running and healthy; a broken one is told at once, with its last lines."""
+    deadline = time.monotonic() + request.wait
+    while True:
+        containers = look(request.project)
+        waiting = [c for c in containers if c.state != "running" or c.health not in {"", "healthy"}]
+        if containers and not waiting:
+            return
+        broken = [
+            c for c in waiting if c.state in {"exited", "dead"} or c.health == "unhealthy" or c.restarts > RESTARTS
+        ]
+        if broken or time.monotonic() >= deadline:
+            first = (broken or waiting)[0] if (broken or waiting) else None
+            state = f"{first.service} is {first.health or first.state}" if first else "nothing runs"
+            logs = _docker_compose(
+                request.folder, request.project, "logs", "--no-color", f"--tail={LAST_LINES}", check=False
+            )
+            raise UnhealthyError(
+                f"The stack {request.name} did not become healthy: {state}.",
+                f"Read its last lines below and its settings in {request.folder}.",
+                details=logs.stdout.strip(),
+            )
+        time.sleep(POLL)
+
+
+def _validate(request: StackRequest) -> None:
+    """Let Compose read the files before they replace anything."""
+    with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+        for file in request.files:
+            _write(file, Path(scratch))
+        done = _docker_compose(Path(scratch), request.project, "config", "--quiet", check=False)
+    if done.returncode != 0:
+        raise PreflightError(
+            f"Compose does not accept the files of the stack {request.name}.",
+            "Correct them; nothing on the host was changed.",
+            details=done.stderr.strip(),
+        )
+
+
+def _docker_compose(
+    folder: Path, project: str, *arguments: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """For what python-on-whales' wrapper of Compose lacks: hashes, validation without output, plain logs."""
+    command = ["docker", "compose", "--project-name", project, "--project-directory", str(folder)]
+    done = subprocess.run(
+        [*command, "--file", str(folder / COMPOSE_FILE), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if check and done.returncode != 0:
+        raise SlipwayError(
+            f"Compose does not accept what lies in {folder}.",
+            "Correct it, or run the play again.",
+            details=done.stderr.strip(),
+        )
+    return done
+
+
+def _is_as_declared(file: StackFile, folder: Path) -> bool:
+    path = folder / _inside(file.path)
+    try:
+        stat = path.stat()
+        same = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) == (int(file.mode, 8), file.uid, file.gid)
+        return same and path.read_text() == file.content
+    except FileNotFoundError:
+        return False
+
+
+def _write(file: StackFile, folder: Path) -> None:
+    """Replace the file in one step: whole, with its owner and mode, on disk."""
+    path = folder / _inside(file.path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w") as out:
+            out.write(file.content)
+            out.flush()
+            os.fchown(out.fileno(), file.uid, file.gid)
+            os.fchmod(out.fileno(), int(file.mode, 8))
+            os.fsync(out.fileno())
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def _inside(path: str) -> PurePosixPath:
+    relative = PurePosixPath(path)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise UsageError(f"The file {path} lies outside of the stack's folder.", "Give a path relative to it.")
+    return relative
+
+
+def _diff(file: StackFile, folder: Path) -> dict[str, str]:
+    path = folder / _inside(file.path)
+    before = path.read_text() if path.is_file() else ""
+    if file.secret:
+        return {"path": str(path), "before": "(secret)", "after": "(secret, changed)"}
+    return {"path": str(path), "before": before, "after": file.content}
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the stack for one call; the kernel lets go of it however the process ends."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _answer(
+    request: StackRequest,
+    *,
+    changed: bool,
+    msg: str,
+    reasons: list[str] | None = None,
+    diff: list[dict[str, str]] | None = None,
+) -> dict[str, object]:
+    fields = ("name", "service", "state", "health", "image")
+    there = [] if request.check and changed else look(request.project)
+    return {
+        "changed": changed,
+        "msg": f"Stack {request.name}: {msg}",
+        "reasons": reasons or [],
+        "diff": diff or [],
+        "containers": [{field: getattr(container, field) for field in fields} for container in there],
+    }
