@@ -1,0 +1,1 @@
+"""The backend that Slipway bundles: documents over HTTP, on SQLite or PostgreSQL."""

@@ -1,0 +1,134 @@
+"""The `backend` program. Answers go to stdout, everything else to stderr; exit codes: 0, 1 error, 64 usage."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final, NoReturn
+
+from backend import config, logs
+from backend.errors import BackendError, UsageError
+from backend.version import version
+
+DAY: Final = 86_400
+"""Seconds that a token may last at most."""
+
+_logger = logging.getLogger("backend")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message[0].upper()}{message[1:]}.", f"See `{self.prog} --help`.")
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Run one command and return its exit code."""
+    serving = False
+    try:
+        arguments = _parser().parse_args(argv)
+        logs.configure(environ)
+        serving = arguments.run is _serve
+        return int(arguments.run(arguments, environ))
+    except BackendError as error:
+        if serving:
+            _logger.critical("%s", error)  # in the format that the collector of this log expects
+        else:
+            print(f"backend: {error}", file=sys.stderr)  # noqa: T201 - this is the program's answer
+        return error.exit_code
+    except BrokenPipeError:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="backend", description="Documents over HTTP, configured by the files under SEMIONT_ROOT.")
+    parser.add_argument("--version", action="version", version=version())
+    verbs = parser.add_subparsers(required=True, metavar="VERB", title="verbs")
+
+    serve = verbs.add_parser("serve", help="answer HTTP requests until a signal")
+    serve.set_defaults(run=_serve)
+
+    migrating = verbs.add_parser("migrate", help="move the schema, or tell where it is")
+    migrating.set_defaults(run=_migrate)
+    migrate = migrating.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
+    up = migrate.add_parser("up", help="apply what is pending")
+    up.add_argument("revision", nargs="?", default="head", help="stop at this revision (default: the newest)")
+    down = migrate.add_parser("down", help="take the newest revision back")
+    down.add_argument("revision", nargs="?", default="-1", help="go back to this revision; `base` takes all back")
+    migrate.add_parser("status", help="print the current revision, or none")
+    migrate.add_parser("plan", help="print what is pending, one revision per line")
+
+    files = verbs.add_parser("config", help="check the files, or print their schemas").add_subparsers(
+        required=True, metavar="VERB", title="verbs"
+    )
+    files.add_parser("check", help="name everything that is wrong with the files").set_defaults(run=_config_check)
+    schema = files.add_parser("schema", help="print the JSON Schema of a file")
+    schema.add_argument("file", choices=sorted(config.SCHEMAS), help="semiont.json or environments/<env>.json")
+    schema.set_defaults(run=_config_schema)
+
+    token = verbs.add_parser("token", help="print a short-lived Bearer token")
+    token.add_argument("--subject", default="operator", help="who it speaks for (default: operator)")
+    token.add_argument("--ttl", type=int, default=900, help="seconds until it ends, at most a day (default: 900)")
+    token.set_defaults(run=_token)
+    return parser
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - stdout is where a command answers
+
+
+def _serve(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from backend import serving  # noqa: PLC0415 - half of the time that a short verb would take
+
+    return serving.run(environ)
+
+
+def _migrate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from backend.migrate import Migrations  # noqa: PLC0415 - as above
+
+    url = config.load(environ).environment.database.url
+
+    async def answer() -> list[str]:
+        migrations = Migrations(url)
+        try:
+            match arguments.verb:
+                case "up":
+                    return [f"applied {step.id} {step.message}" for step in await migrations.up(arguments.revision)]
+                case "down":
+                    return [f"took back {step.id} {step.message}" for step in await migrations.down(arguments.revision)]
+                case "plan":
+                    return [f"{step.id} {step.message}" for step in await migrations.pending()]
+                case _:
+                    return [await migrations.current() or "none"]
+        finally:
+            await migrations.database.close()
+
+    for line in asyncio.run(answer()):
+        _say(line)
+    return 0
+
+
+def _config_check(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from backend.database import Database  # noqa: PLC0415 - as above
+
+    loaded = config.load(environ)
+    Database(loaded.environment.database.url)  # connects to nothing; refuses what it could never connect to
+    _say(f'The configuration of environment "{loaded.environment_name}" can be used.')
+    return 0
+
+
+def _config_schema(arguments: argparse.Namespace, _environ: Mapping[str, str]) -> int:
+    _say(config.schema_text(arguments.file))
+    return 0
+
+
+def _token(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from backend import tokens  # noqa: PLC0415 - as above
+
+    if not 0 < arguments.ttl <= DAY:
+        raise UsageError(f"A token cannot last {arguments.ttl} seconds.", f"Give --ttl from 1 to {DAY}.")
+    _say(tokens.mint(config.load(environ).environment.auth.jwt_secret, subject=arguments.subject, ttl=arguments.ttl))
+    return 0

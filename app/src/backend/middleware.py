@@ -1,0 +1,91 @@
+"""What every answer has in common: a request id, security headers, metrics, an access log line, and draining."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.answers import RefusalError, refused
+from backend.logs import HTTP
+from backend.metrics import Metrics
+from backend.readiness import Lifecycle
+
+_access: Final = logging.getLogger("backend.access")
+_logger: Final = logging.getLogger(__name__)
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Frame:
+    """The outermost layer of the application: wraps every request, and answers for those that crash."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, lifecycle: Lifecycle) -> None:
+        self.app = app
+        self.metrics = metrics
+        self.lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; anything but HTTP is passed through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        scope["request_id"] = request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        started = time.perf_counter()
+        status = 0
+
+        async def finish(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                if self.lifecycle.draining:
+                    # The client opens its next connection elsewhere, instead of meeting one that we are closing.
+                    headers["Connection"] = "close"
+            await send(message)
+
+        self.metrics.in_progress.inc()
+        try:
+            await self.app(scope, receive, finish)
+        except Exception:
+            _logger.exception("the request failed", extra={"fields": {"request_id": request_id}})
+            if status:
+                raise  # half an answer is out: only cutting the connection tells the client so
+            failure = RefusalError(500, "internal", "Something went wrong here; the log has it under this request id.")
+            await refused(Request(scope), failure)(scope, receive, finish)
+        finally:
+            self.metrics.in_progress.dec()
+            self._record(scope, status, time.perf_counter() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self.metrics.observe(scope["method"], route, status, seconds)
+        if not _access.isEnabledFor(HTTP):
+            return
+        # The path as it came, still %-encoded, and without the query: people put secrets there.
+        path = scope["raw_path"].split(b"?", 1)[0].decode("ascii", "backslashreplace")
+        client = scope.get("client")
+        fields = {
+            "method": scope["method"],
+            "path": path,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 2),
+            "client": client[0] if client else None,
+            "request_id": scope["request_id"],
+        }
+        _access.log(HTTP, "%s %s %d", scope["method"], path, status, extra={"fields": fields})

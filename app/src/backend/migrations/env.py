@@ -1,0 +1,21 @@
+"""What Alembic runs for `upgrade` and `downgrade`; `backend.migrate` hands it the connection and holds the lock."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from backend.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_as_batch=True,
+    transaction_per_migration=True,
+    on_version_apply=context.config.attributes["on_apply"],
+    # Alembic takes SQLite's DDL for not transactional, because of the driver's legacy mode; backend.database turns
+    # that mode off, so a failing revision is rolled back whole on both databases.
+    transactional_ddl=True,
+)
+
+with context.begin_transaction():
+    context.run_migrations()
