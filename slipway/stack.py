@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -60,18 +60,7 @@ class StackRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     purge: bool = False
     wait: float = 60.0
     """Seconds for all containers to be running and healthy."""
-    root: str = str(ROOT)
     check: bool = False
-
-    @property
-    def project(self) -> str:
-        """The name of the Compose project."""
-        return f"slipway-{self.name}"
-
-    @property
-    def folder(self) -> Path:
-        """Where the stack lies on this host."""
-        return Path(self.root) / self.name
 
 
 class Running(msgspec.Struct, kw_only=True):
@@ -120,68 +109,187 @@ def drift(running: list[Running], wanted: dict[str, str], files_written: float) 
     return reasons
 
 
-def run(request: StackRequest) -> dict[str, object]:
+def run(request: StackRequest, root: Path = ROOT) -> dict[str, object]:
     """Bring the stack to its state. The answer: `changed`, `msg`, `reasons`, `diff` (per changed file: path,
     before, after), `containers` (name, service, state, health, image).
     """
     if not NAME.fullmatch(request.name):
         raise UsageError(f"{request.name!r} is not a name of a stack.", "Use lower-case letters, digits and dashes.")
-    if request.state == "absent":
-        return _absent(request)
-    if request.state == "stopped":
-        return _stopped(request)
-    return _present(request)
+    stack = Stack(request, root)
+    verbs = {"present": stack.present, "stopped": stack.stopped, "absent": stack.absent}
+    return verbs[request.state]()
 
 
-def _present(request: StackRequest) -> dict[str, object]:
-    changes = [file for file in request.files if not _is_as_declared(file, request.folder)]
-    diff = [_diff(file, request.folder) for file in changes]
-    if changes:
-        _validate(request)
-    if not request.check:
-        with _locked(request.folder):
+class Stack:
+    """The stack of a request on this host."""
+
+    def __init__(self, request: StackRequest, root: Path) -> None:
+        self.request = request
+        self.name = request.name
+        self.project = f"slipway-{request.name}"
+        self.folder = root / request.name
+
+    def present(self) -> dict[str, object]:
+        """Write what differs, start or replace what differs, and wait until all of it is healthy."""
+        check = self.request.check
+        changes = [file for file in self.request.files if not _is_as_declared(file, self.folder)]
+        diff = [_diff(file, self.folder) for file in changes]
+        if changes:
+            self._validate()
+        if changes and check:
+            what = ", ".join(file.path for file in changes)
+            return self._answer(True, f"To write: {what}. Then to start or replace its containers.", diff=diff)
+        with _locked(self.folder, wanted=not check):
             for file in changes:
-                _write(file, request.folder)
-    elif changes:
-        what = ", ".join(file.path for file in changes)
-        return _answer(
-            request, changed=True, msg=f"To write: {what}. Then to start or replace its containers.", diff=diff
-        )
-    reasons = _drift(request)
-    if reasons and request.check:
-        return _answer(request, changed=True, msg=f"To converge: {'; '.join(reasons)}.", reasons=reasons)
-    started = time.monotonic()
-    if reasons:
-        _up(request, reasons)
-    _wait(request)
-    took = time.monotonic() - started
-    changed = bool(changes or reasons)
-    msg = f"Healthy after {took:.1f} s ({'; '.join(reasons)})." if reasons else "As declared, running and healthy."
-    return _answer(request, changed=changed, msg=msg, reasons=reasons, diff=diff)
+                _write(file, self.folder)
+            reasons = self._drift()
+            if reasons and check:
+                return self._answer(True, f"To converge: {'; '.join(reasons)}.", reasons=reasons)
+            started = time.monotonic()
+            if reasons:
+                self._up(reasons)
+            if not check:
+                self._wait()
+        took = time.monotonic() - started
+        done = f"Healthy after {took:.1f} s ({'; '.join(reasons)})." if reasons else "As declared."
+        return self._answer(bool(changes or reasons), done, reasons=reasons, diff=diff)
 
+    def stopped(self) -> dict[str, object]:
+        """Stop the processes; files, containers and volumes stay."""
+        up = [c.name for c in look(self.project) if c.state in {"running", "restarting", "paused"}]
+        if up and not self.request.check:
+            with _locked(self.folder):
+                self._compose("stop", lambda client: client.compose.stop())
+        done = "To stop" if self.request.check else "Stopped"
+        return self._answer(bool(up), f"{done}: {', '.join(up)}." if up else "Stopped already.")
 
-def _stopped(request: StackRequest) -> dict[str, object]:
-    up = [container for container in look(request.project) if container.state in {"running", "restarting", "paused"}]
-    if up and not request.check:
-        with _locked(request.folder):
-            _compose(request, "stop", lambda client: client.compose.stop())
-    msg = f"{'To stop' if request.check else 'Stopped'}: {', '.join(c.name for c in up)}." if up else "Stopped already."
-    return _answer(request, changed=bool(up), msg=msg)
+    def absent(self) -> dict[str, object]:
+        """Remove containers, networks and files; the volumes only when that is asked for."""
+        purge = self.request.purge
+        there = (self.folder / COMPOSE_FILE).is_file() or bool(look(self.project))
+        if there and not self.request.check:
+            with _locked(self.folder):
+                self._compose(
+                    "remove",
+                    lambda client: client.compose.down(remove_orphans=True, volumes=purge, quiet=True),
+                )
+                shutil.rmtree(self.folder)
+        done = "To remove" if self.request.check else "Removed"
+        kept = "with its volumes" if purge else "its volumes stay"
+        return self._answer(there, f"{done}, {kept}." if there else "Absent already.")
 
-
-def _absent(request: StackRequest) -> dict[str, object]:
-    there = request.folder.exists() or bool(look(request.project))
-    if there and not request.check:
-        if (request.folder / COMPOSE_FILE).is_file():
-            _compose(
-                request,
-                "remove",
-                lambda client: client.compose.down(remove_orphans=True, volumes=request.purge, quiet=True),
+    def _drift(self) -> list[str]:
+        said = self._docker_compose(self.folder, "config", "--hash", "*")
+        if said.returncode != 0:
+            raise SlipwayError(
+                f"Compose does not accept what lies in {self.folder}.",
+                "Correct it, or run the play again.",
+                details=said.stderr.strip(),
             )
-        shutil.rmtree(request.folder, ignore_errors=True)
-    kept = "" if request.purge else " Its volumes stay."
-    msg = f"{'To remove' if request.check else 'Removed'}.{kept}" if there else "Absent already."
-    return _answer(request, changed=there, msg=msg)
+        wanted = dict(line.split() for line in said.stdout.splitlines())
+        mounted = [self.folder / file.path for file in self.request.files if file.path != COMPOSE_FILE]
+        newest = max((path.stat().st_mtime for path in mounted), default=0.0)
+        return drift(look(self.project), wanted, newest)
+
+    def _up(self, reasons: list[str]) -> None:
+        # Compose replaces a container for other settings or another image, not for a mounted file or bad health.
+        force = any("newest config" in reason or "unhealthy" in reason for reason in reasons)
+        self._compose(
+            "start",
+            lambda client: client.compose.up(detach=True, quiet=True, remove_orphans=True, force_recreate=force),
+        )
+
+    def _wait(self) -> None:
+        """Return when every container is running and healthy; a broken one is told at once."""
+        deadline = time.monotonic() + self.request.wait
+        while True:
+            containers = look(self.project)
+            waiting = [c for c in containers if c.state != "running" or c.health not in {"", "healthy"}]
+            if containers and not waiting:
+                return
+            broken = [c for c in waiting if _is_broken(c)]
+            if broken or time.monotonic() >= deadline:
+                logs = self._docker_compose(self.folder, "logs", "--no-color", f"--tail={LAST_LINES}")
+                states = ", ".join(f"{c.service} is {c.health or c.state}" for c in broken or waiting)
+                raise UnhealthyError(
+                    f"The stack {self.name} did not become healthy: {states or 'nothing runs'}.",
+                    f"Read its last lines below and its settings in {self.folder}.",
+                    details=logs.stdout.strip(),
+                )
+            time.sleep(POLL)
+
+    def _validate(self) -> None:
+        """Let Compose read the files before they replace anything."""
+        with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+            for file in self.request.files:
+                _write(file, Path(scratch))
+            done = self._docker_compose(Path(scratch), "config", "--quiet")
+        if done.returncode != 0:
+            raise PreflightError(
+                f"Compose does not accept the files of the stack {self.name}.",
+                "Correct them; nothing on the host was changed.",
+                details=done.stderr.strip(),
+            )
+
+    def _docker_compose(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """For what python-on-whales' wrapper of Compose lacks: hashes, a silent validation, plain logs."""
+        place = ["--project-name", self.project, "--project-directory", str(folder)]
+        return subprocess.run(
+            ["docker", "compose", *place, "--file", str(folder / COMPOSE_FILE), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def _compose(self, verb: str, act: Callable[[DockerClient], object]) -> None:
+        # Imported where it is needed: a run that changes nothing is quicker by a tenth of a second without it.
+        from python_on_whales import DockerClient  # noqa: PLC0415
+        from python_on_whales.exceptions import DockerException  # noqa: PLC0415
+
+        # Without its files a project is still known by the labels of its containers.
+        file = self.folder / COMPOSE_FILE
+        client = DockerClient(
+            compose_files=[file] if file.is_file() else [],
+            compose_project_name=self.project,
+            compose_project_directory=self.folder,
+        )
+        try:
+            act(client)
+        except DockerException as error:
+            said = (error.stderr or "").strip()
+            if "already allocated" in said or "address already in use" in said:
+                raise PreflightError(
+                    f"The stack {self.name} cannot start: a port that it publishes is taken.",
+                    "Free the port (`ss -tlnp` shows who holds it) or declare another one.",
+                    details=said,
+                ) from error
+            raise SlipwayError(
+                f"Docker could not {verb} the stack {self.name}.", "Its words are below.", details=said
+            ) from error
+
+    def _answer(
+        self,
+        changed: bool,
+        msg: str,
+        *,
+        reasons: list[str] | None = None,
+        diff: list[dict[str, str]] | None = None,
+    ) -> dict[str, object]:
+        fields = ("name", "service", "state", "health", "image")
+        there = [] if self.request.check and changed else look(self.project)
+        return {
+            "changed": changed,
+            "msg": f"Stack {self.name}: {msg}",
+            "reasons": reasons or [],
+            "diff": diff or [],
+            "containers": [{field: getattr(container, field) for field in fields} for container in there],
+        }
+
+
+def _is_broken(container: Running) -> bool:
+    """Whether waiting longer is of no use."""
+    return container.state in {"exited", "dead"} or container.health == "unhealthy" or container.restarts > RESTARTS
 
 
 def look(project: str) -> list[Running]:
@@ -212,112 +320,8 @@ class _StackDaemon(Daemon):
             config=labels.get("com.docker.compose.config-hash", ""),
             image=body["Image"],
             image_now=now.get("Id", ""),
-            created=datetime.fromisoformat(body["Created"].partition(".")[0].rstrip("Z") + "+00:00").timestamp(),
+            created=datetime.fromisoformat(body["Created"][:26].rstrip("Z") + "+00:00").timestamp(),
         )
-
-
-def _drift(request: StackRequest) -> list[str]:
-    said = _docker_compose(request.folder, request.project, "config", "--hash", "*")
-    wanted = dict(line.split() for line in said.stdout.splitlines())
-    mounted = [request.folder / file.path for file in request.files if file.path != COMPOSE_FILE]
-    # Docker's time of creation is read in whole seconds.
-    newest = max((int(path.stat().st_mtime) for path in mounted), default=0)
-    return drift(look(request.project), wanted, newest)
-
-
-def _up(request: StackRequest, reasons: list[str]) -> None:
-    # Compose replaces a container for other settings or another image, not for a mounted file or bad health.
-    force = any("newest config" in reason or "unhealthy" in reason for reason in reasons)
-
-    def up(client: DockerClient) -> None:
-        client.compose.up(detach=True, quiet=True, remove_orphans=True, force_recreate=force)
-
-    _compose(request, "start", up)
-
-
-def _compose(request: StackRequest, verb: str, act: Any) -> None:
-    # Imported where it is needed: a run that changes nothing is quicker by a tenth of a second without it.
-    from python_on_whales import DockerClient  # noqa: PLC0415
-    from python_on_whales.exceptions import DockerException  # noqa: PLC0415
-
-    client = DockerClient(
-        compose_files=[request.folder / COMPOSE_FILE],
-        compose_project_name=request.project,
-        compose_project_directory=request.folder,
-    )
-    try:
-        act(client)
-    except DockerException as error:
-        said = (error.stderr or "").strip()
-        if "already allocated" in said or "address already in use" in said:
-            raise PreflightError(
-                f"The stack {request.name} cannot start: a port that it publishes is taken.",
-                "Free the port (`ss -tlnp` shows who holds it) or declare another one.",
-                details=said,
-            ) from error
-        raise SlipwayError(
-            f"Docker could not {verb} the stack {request.name}.", "Its words are below.", details=said
-        ) from error
-
-
-def _wait(request: StackRequest) -> None:
-    """Return when every container is running and healthy; a broken one is told at once, with its last lines."""
-    deadline = time.monotonic() + request.wait
-    while True:
-        containers = look(request.project)
-        waiting = [c for c in containers if c.state != "running" or c.health not in {"", "healthy"}]
-        if containers and not waiting:
-            return
-        broken = [
-            c for c in waiting if c.state in {"exited", "dead"} or c.health == "unhealthy" or c.restarts > RESTARTS
-        ]
-        if broken or time.monotonic() >= deadline:
-            first = (broken or waiting)[0] if (broken or waiting) else None
-            state = f"{first.service} is {first.health or first.state}" if first else "nothing runs"
-            logs = _docker_compose(
-                request.folder, request.project, "logs", "--no-color", f"--tail={LAST_LINES}", check=False
-            )
-            raise UnhealthyError(
-                f"The stack {request.name} did not become healthy: {state}.",
-                f"Read its last lines below and its settings in {request.folder}.",
-                details=logs.stdout.strip(),
-            )
-        time.sleep(POLL)
-
-
-def _validate(request: StackRequest) -> None:
-    """Let Compose read the files before they replace anything."""
-    with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
-        for file in request.files:
-            _write(file, Path(scratch))
-        done = _docker_compose(Path(scratch), request.project, "config", "--quiet", check=False)
-    if done.returncode != 0:
-        raise PreflightError(
-            f"Compose does not accept the files of the stack {request.name}.",
-            "Correct them; nothing on the host was changed.",
-            details=done.stderr.strip(),
-        )
-
-
-def _docker_compose(
-    folder: Path, project: str, *arguments: str, check: bool = True
-) -> subprocess.CompletedProcess[str]:
-    """For what python-on-whales' wrapper of Compose lacks: hashes, validation without output, plain logs."""
-    command = ["docker", "compose", "--project-name", project, "--project-directory", str(folder)]
-    done = subprocess.run(
-        [*command, "--file", str(folder / COMPOSE_FILE), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    if check and done.returncode != 0:
-        raise SlipwayError(
-            f"Compose does not accept what lies in {folder}.",
-            "Correct it, or run the play again.",
-            details=done.stderr.strip(),
-        )
-    return done
 
 
 def _is_as_declared(file: StackFile, folder: Path) -> bool:
@@ -364,8 +368,11 @@ def _diff(file: StackFile, folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the stack for one call; the kernel lets go of it however the process ends."""
+def _locked(folder: Path, *, wanted: bool = True) -> Iterator[None]:
+    """Hold the stack for one call; the kernel lets go of it however the process ends. Looking needs no lock."""
+    if not wanted:
+        yield
+        return
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -373,22 +380,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _answer(
-    request: StackRequest,
-    *,
-    changed: bool,
-    msg: str,
-    reasons: list[str] | None = None,
-    diff: list[dict[str, str]] | None = None,
-) -> dict[str, object]:
-    fields = ("name", "service", "state", "health", "image")
-    there = [] if request.check and changed else look(request.project)
-    return {
-        "changed": changed,
-        "msg": f"Stack {request.name}: {msg}",
-        "reasons": reasons or [],
-        "diff": diff or [],
-        "containers": [{field: getattr(container, field) for field in fields} for container in there],
-    }

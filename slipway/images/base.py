@@ -133,6 +133,7 @@ def _bootstrap(base: Base, today: date) -> BaseAnswer:
             context,
             tags=[reference],
             labels={RECIPE_LABEL: recipe_key(base, sources), DAY_LABEL: today.isoformat()},
+            build_args={"SOURCE_DATE_EPOCH": str(_midnight(today))},
             what=f"the base image {reference}",
         )
     return BaseAnswer(reference=reference, id=_id_of(reference), how="bootstrapped")
@@ -145,7 +146,6 @@ def _id_of(reference: str) -> str:
 
 def _mmdebstrap(suite: str, sources: Path, rootfs: Path, today: date) -> None:
     """Lay out a minimal Debian as a tar file, bit-identical for one day and one state of the mirror."""
-    midnight = datetime(today.year, today.month, today.day, tzinfo=UTC)
     # A minimal Debian cannot check an https mirror.
     certificates = ["--include=ca-certificates"] if " https:" in sources.read_text() else []
     # The options given above are for the bootstrap; the name servers and the name of this machine are its own.
@@ -164,7 +164,7 @@ def _mmdebstrap(suite: str, sources: Path, rootfs: Path, today: date) -> None:
             str(rootfs),
             str(sources),
         ],
-        env={**os.environ, "SOURCE_DATE_EPOCH": str(int(midnight.timestamp()))},
+        env={**os.environ, "SOURCE_DATE_EPOCH": str(_midnight(today))},
         capture_output=True,
         text=True,
         check=False,
@@ -182,6 +182,10 @@ def _mmdebstrap(suite: str, sources: Path, rootfs: Path, today: date) -> None:
         "Read mmdebstrap's last lines below; check that the mirrors of /etc/apt answer and carry this suite.",
         details=_tail(run.stderr),
     )
+
+
+def _midnight(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
 
 
 def _tail(text: str) -> str:

@@ -1,0 +1,110 @@
+#!/usr/bin/python
+"""Thin front to `slipway stack`."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slipway_stack
+short_description: Keep a stack of the kit's own as declared
+description:
+  - Lays a folder of plain Compose down on the host and keeps its containers running, healthy and as declared.
+  - Compose reads the files before they replace anything. Containers are replaced where their settings, their
+    image or a mounted file differ, and left alone otherwise.
+author: Slipway
+options:
+  name:
+    description: Name of the stack. The folder is C(/srv/slipway/<name>), the Compose project C(slipway-<name>).
+    type: str
+    required: true
+  files:
+    description: The files of the folder. One of them is compose.yml.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path: {description: Relative to the folder., type: str, required: true}
+      content: {description: The whole text., type: str, required: true}
+      mode: {description: Octal., type: str, default: "0644"}
+      uid: {description: Owner., type: int, default: 0}
+      gid: {description: Group., type: int, default: 0}
+      secret: {description: Keep the content out of the diff., type: bool, default: false}
+  state:
+    description: C(stopped) keeps everything but the processes, C(absent) keeps the volumes unless I(purge).
+    type: str
+    choices: [present, stopped, absent]
+    default: present
+  purge:
+    description: Let C(absent) remove the volumes too. This is where data ends.
+    type: bool
+    default: false
+  wait:
+    description: Seconds for all containers to be running and healthy.
+    type: float
+    default: 60
+attributes:
+  check_mode: {support: full, description: Says what would be written and why containers would be replaced.}
+  diff_mode: {support: full, description: Of the files; secret ones are named only.}
+  idempotent: {support: full, description: A stack that is as declared is not touched.}
+"""
+
+EXAMPLES = r"""
+- name: Run the registry
+  slipway_stack:
+    name: registry
+    files:
+      - path: compose.yml
+        content: "{{ lookup('ansible.builtin.template', 'compose.yml.j2') }}"
+"""
+
+RETURN = r"""
+msg:
+  description: One sentence on what was done and why.
+  type: str
+  returned: always
+reasons:
+  description: Why containers were started or replaced.
+  type: list
+  elements: str
+  returned: always
+containers:
+  description: The containers as they are now (name, service, state, health, image id).
+  type: list
+  elements: dict
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.engine import call
+
+
+def main() -> None:
+    file = {
+        "path": {"type": "str", "required": True},
+        "content": {"type": "str", "required": True},
+        "mode": {"type": "str", "default": "0644"},
+        "uid": {"type": "int", "default": 0},
+        "gid": {"type": "int", "default": 0},
+        # A flag that only carries the word in its name.
+        "secret": {"type": "bool", "default": False, "no_log": False},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "files": {"type": "list", "elements": "dict", "default": [], "options": file},
+            "state": {"type": "str", "choices": ["present", "stopped", "absent"], "default": "present"},
+            "purge": {"type": "bool", "default": False},
+            "wait": {"type": "float", "default": 60.0},
+        },
+        supports_check_mode=True,
+    )
+    answer = call(module, "stack", **module.params)
+    files = answer.pop("diff", [])
+    diff = [
+        {"before_header": file["path"], "after_header": file["path"], "before": file["before"], "after": file["after"]}
+        for file in files
+    ]
+    module.exit_json(**answer, diff=diff)
+
+
+if __name__ == "__main__":
+    main()
