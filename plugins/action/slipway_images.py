@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
-from ansible.module_utils.source import SourceError, pack
 from ansible.plugins.action import ActionBase
+
+# The kit's own package lies beside its plugins; the controller need not have it installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from slipway.source import SourceError, pack
 
 
 class ActionModule(ActionBase):

@@ -1,6 +1,6 @@
 """The images of one host: their base, building them, pushing them, and knowing when there is nothing to do.
 
-What goes into an image arrives as an archive, packed on the controller (plugins/module_utils/source.py), so a
+What goes into an image arrives as an archive, packed on the controller (slipway/source.py), so a
 builder needs neither git nor a copy of the kit. An image carries the hash of everything it was made from in the
 label `org.slipway.inputs`; where that label is found again, nothing is built and nothing is pushed.
 """

@@ -35,7 +35,7 @@ class Secret(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Source(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What the controller packed: see plugins/module_utils/source.py, which makes it."""
+    """What the controller packed: see slipway/source.py, which makes it."""
 
     archive: str
     """The build context, a base64 tar.gz."""
