@@ -23,7 +23,9 @@ def call(module: AnsibleModule, verb: str, **request: object) -> dict[str, objec
     """
     if not os.path.exists(ENGINE):
         if module.check_mode:
-            module.exit_json(changed=True, msg=f"The engine is not installed yet, so `{verb}` cannot be planned further.")
+            module.exit_json(
+                changed=True, msg=f"The engine is not installed yet, so `{verb}` cannot be planned further."
+            )
         module.fail_json(msg=f"There is no engine at {ENGINE}. Run playbooks/provision.yml for this host.")
     payload = json.dumps({"protocol": PROTOCOL, "check": module.check_mode, **request})
     code, out, err = module.run_command([ENGINE, verb, "--json"], data=payload, binary_data=True)
@@ -41,5 +43,7 @@ def call(module: AnsibleModule, verb: str, **request: object) -> dict[str, objec
             "Run playbooks/provision.yml for this host."
         )
     if not answer["ok"]:
-        module.fail_json(msg=f"{answer['what']} {answer['do_next']}", details=answer["details"], exit=answer["exit"])
+        module.fail_json(
+            msg=f"{answer['what']} {answer['do_next']}", details=answer["details"], exit=answer["exit"]
+        )
     return answer

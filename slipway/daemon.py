@@ -1,0 +1,172 @@
+"""Questions to the Docker daemon over its socket: what runs, what an image is, what a registry would answer.
+
+Everything that changes something goes through Compose (`slipway.project`). Looking is done here because it is
+the common case: a question over the socket takes milliseconds, a `docker` process a tenth of a second, and for
+one of them, what digest a tag has in the registry as the daemon sees it, there is no docker command at all.
+Source: Docker Engine API v1.44, which engines from 25.0 on speak.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from slipway.errors import PreflightError
+from slipway.release import LABEL_NAME, LABEL_RELEASE
+
+SOCKET = Path("/var/run/docker.sock")
+API = "/v1.44"
+LABEL_SERVICE = "com.docker.compose.service"
+LABEL_ONE_OFF = "com.docker.compose.oneoff"
+LABEL_PROJECT = "com.docker.compose.project"
+
+
+class Container(msgspec.Struct, kw_only=True, frozen=True):
+    """One container of the kit, as the daemon sees it now."""
+
+    id: str
+    name: str
+    labels: dict[str, str]
+    state: str
+    """created, running, restarting, exited, dead …"""
+    health: str
+    """healthy, unhealthy, starting, or an empty string where the image has no health check."""
+    exit_code: int
+    restarts: int
+    image: str
+    """The id of the image that runs."""
+    started_at: str
+    error: str
+
+    @property
+    def release(self) -> str:
+        """The release that it belongs to."""
+        return self.labels.get(LABEL_RELEASE, "")
+
+    @property
+    def service(self) -> str:
+        """The service that it runs."""
+        return self.labels.get(LABEL_SERVICE, "")
+
+    @property
+    def one_off(self) -> bool:
+        """Whether it is a one-shot run (a migration) instead of a service."""
+        return self.labels.get(LABEL_ONE_OFF) == "True"
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Daemon:
+    """The Docker daemon of this host. Methods raise :class:`PreflightError` when it does not answer."""
+
+    def __init__(self, path: Path = SOCKET) -> None:
+        self._path = path
+
+    def root(self) -> Path:
+        """The daemon's data folder."""
+        return Path(self._get("/info")["DockerRootDir"])
+
+    def containers(self, name: str) -> list[Container]:
+        """All containers, running or not, of the environment or stack `name`."""
+        filters = json.dumps({"label": [f"{LABEL_NAME}={name}"]})
+        listed = self._get("/containers/json", all="true", filters=filters)
+        found = (self._find(f"/containers/{entry['Id']}/json") for entry in listed)
+        # A container may go between the list and the look at it.
+        return [_container(body) for body in found if body is not None]
+
+    def publishers(self, port: int) -> list[str]:
+        """Names of the containers that publish the TCP `port` of this host, with the environment they carry."""
+        listed = self._get("/containers/json", filters=json.dumps({"publish": [f"{port}/tcp"]}))
+        return [entry["Labels"].get(LABEL_NAME) or entry["Names"][0].lstrip("/") for entry in listed]
+
+    def image(self, reference: str) -> dict[str, Any] | None:
+        """The image `reference` in the local store, or None."""
+        found: dict[str, Any] | None = self._find(f"/images/{quote(reference, safe='/:@')}/json")
+        return found
+
+    def registry_digest(self, reference: str) -> str:
+        """The digest that the registry has for `repository:tag`, asked for by the daemon with its own settings.
+
+        Raises :class:`PreflightError` when the tag does not exist or the registry does not answer.
+        """
+        status, body = self._request(f"/distribution/{quote(reference, safe='/:@')}/json", timeout=30.0)
+        if status == http.HTTPStatus.OK:
+            return str(body["Descriptor"]["digest"])
+        registry = reference.partition("/")[0]
+        reason = str(body.get("message", ""))
+        if status == http.HTTPStatus.NOT_FOUND or "manifest unknown" in reason or "not found" in reason:
+            raise PreflightError(
+                f"The image {reference} does not exist in its registry.",
+                "Push that tag, or set the tag to one that exists.",
+                details=reason,
+            )
+        if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN) or "denied" in reason:
+            raise PreflightError(
+                f"The registry {registry} does not let this host read {reference}.",
+                "Log in with an account that may pull it.",
+                details=reason,
+            )
+        raise PreflightError(
+            f"The registry {registry} does not answer.",
+            "Start it, or check the network between it and this host, and run the play again.",
+            details=reason,
+        )
+
+    def _get(self, path: str, **query: str) -> Any:
+        status, body = self._request(path + (f"?{urlencode(query)}" if query else ""))
+        if status != http.HTTPStatus.OK:
+            raise PreflightError(
+                f"The Docker daemon answered {status} to {path}.",
+                "Read the daemon's log.",
+                details=str(body.get("message", "")),
+            )
+        return body
+
+    def _find(self, path: str) -> Any:
+        status, body = self._request(path)
+        return body if status == http.HTTPStatus.OK else None
+
+    def _request(self, path: str, timeout: float = 20.0) -> tuple[int, Any]:
+        connection = _UnixConnection(self._path, timeout)
+        try:
+            connection.request("GET", API + path)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read() or b"{}")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise PreflightError(
+                f"The Docker daemon does not answer on {self._path} ({error}).",
+                "Start it: systemctl start docker, or run playbooks/provision.yml where there is no systemd.",
+            ) from error
+        finally:
+            connection.close()
+
+
+def _container(body: dict[str, Any]) -> Container:
+    state = body["State"]
+    return Container(
+        id=body["Id"],
+        name=body["Name"].lstrip("/"),
+        labels=body["Config"]["Labels"] or {},
+        state=state["Status"],
+        health=(state.get("Health") or {}).get("Status", ""),
+        exit_code=state["ExitCode"],
+        restarts=body["RestartCount"],
+        image=body["Image"],
+        started_at=state["StartedAt"],
+        error=state["Error"],
+    )

@@ -1,0 +1,169 @@
+"""The gate: what a release must meet before it counts as serving.
+
+A release passes when every container runs and every service with a `health` contract has answered as promised,
+`passes` times in a row, within `start_period` seconds. A container that keeps dying fails the gate at once;
+waiting for its time to run out would tell nothing new.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from slipway.contract import Health, Service
+from slipway.daemon import Container, Daemon
+from slipway.errors import UnhealthyError
+from slipway.release import Manifest
+
+GIVE_UP_AFTER_RESTARTS = 2
+CONTAINER_LOOK = 0.5
+"""Seconds between two looks at the containers while probing."""
+VERSION_LABEL = "org.opencontainers.image.version"
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One HTTP answer, or why there was none."""
+
+    status: int
+    body: bytes
+    error: str = ""
+
+
+def fetch(port: int, path: str, timeout: float) -> Answer:
+    """GET `path` on a loopback port. Never raises for what a network does."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("GET", path, headers={"Connection": "close"})
+        response = connection.getresponse()
+        return Answer(response.status, response.read(65536))
+    except (OSError, http.client.HTTPException) as error:
+        return Answer(0, b"", str(error) or type(error).__name__)
+    finally:
+        connection.close()
+
+
+def complaint(answer: Answer, health: Health, version: str) -> str:
+    """Say what is wrong with an answer by the contract; an empty string when nothing is.
+
+    `version` is the image's own version label, compared only where the contract says where the body tells it.
+    """
+    if answer.error:
+        return f"no answer from {health.path}: {answer.error}"
+    if answer.status != health.status:
+        return f"{health.path} answered {answer.status} instead of {health.status}: {_excerpt(answer.body)}"
+    promised = dict(health.json)
+    if health.version and version:
+        promised[health.version] = version
+    return f"{health.path} {wrong}" if promised and (wrong := _broken_promise(answer.body, promised)) else ""
+
+
+def _broken_promise(body: bytes, promised: dict[str, Any]) -> str:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return f"answered something that is not JSON: {_excerpt(body)}"
+    for key, value in promised.items():
+        if (found := _dig(document, key)) != value:
+            return f"says {key} is {found!r} instead of {value!r}"
+    return ""
+
+
+class Gate:
+    """The gate of one release on this host."""
+
+    def __init__(self, manifest: Manifest, daemon: Daemon, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._manifest = manifest
+        self._daemon = daemon
+        self._sleep = sleep
+
+    def wait(self) -> None:
+        """Return when the release has passed. Raises :class:`UnhealthyError` that says which service failed and why."""
+        for name, service in self._manifest.services.items():
+            self._wait_for(name, service)
+
+    def look(self) -> str:
+        """Probe every service once; an empty string when all is well, else the first complaint."""
+        containers = self.containers()
+        for name, service in self._manifest.services.items():
+            if wrong := _container_complaint(name, containers.get(name)):
+                return wrong
+            if wrong := self._probe(name, service):
+                return wrong
+        return ""
+
+    def containers(self) -> dict[str, Container]:
+        """The release's containers by service."""
+        return {
+            container.service: container
+            for container in self._daemon.containers(self._manifest.name)
+            if container.release == self._manifest.id and not container.one_off
+        }
+
+    def _wait_for(self, name: str, service: Service) -> None:
+        health = service.health
+        budget = health.start_period if health else 10.0
+        needed = health.passes if health else 2
+        interval = health.interval if health else CONTAINER_LOOK
+        deadline = time.monotonic() + budget
+        passes, next_look = 0, 0.0
+        wrong = "it was never probed"
+        while time.monotonic() < deadline:
+            if time.monotonic() >= next_look:
+                container = self.containers().get(name)
+                if container is not None and container.restarts >= GIVE_UP_AFTER_RESTARTS:
+                    raise UnhealthyError(
+                        f"The service {name} dies again and again: {_ending(container)}.",
+                        "Its last lines are below.",
+                    )
+                state = _container_complaint(name, container)
+                next_look = time.monotonic() + CONTAINER_LOOK
+            wrong = state or self._probe(name, service)
+            passes = 0 if wrong else passes + 1
+            if passes >= needed:
+                return
+            self._sleep(interval)
+        raise UnhealthyError(
+            f"The service {name} did not become healthy in {budget:g} seconds: {wrong}.",
+            "Its last lines are below.",
+        )
+
+    def _probe(self, name: str, service: Service) -> str:
+        port = service.host_port
+        if service.health is None or port is None:
+            return ""
+        answer = fetch(port, service.health.path, service.health.timeout)
+        return complaint(answer, service.health, self._version(name) if service.health.version else "")
+
+    def _version(self, name: str) -> str:
+        image = self._daemon.image(self._manifest.images[name]) or {}
+        labels = image.get("Config", {}).get("Labels") or {}
+        return str(labels.get(VERSION_LABEL, ""))
+
+
+def _container_complaint(name: str, container: Container | None) -> str:
+    if container is None:
+        return f"the service {name} has no container"
+    if container.state != "running":
+        return f"the container of {name} is {container.state} ({_ending(container)})"
+    if container.health == "unhealthy":
+        return f"the container of {name} is unhealthy by its image's own check"
+    return ""
+
+
+def _ending(container: Container) -> str:
+    return container.error or f"exit code {container.exit_code}"
+
+
+def _dig(body: Any, key: str) -> Any:
+    for part in key.split("."):
+        body = body.get(part) if isinstance(body, dict) else None
+    return body
+
+
+def _excerpt(body: bytes) -> str:
+    return body[:200].decode(errors="replace") or "(empty)"

@@ -1,0 +1,184 @@
+"""The half of preflight that needs no host: is what the inventory says complete, consistent and safe to deploy?
+
+Everything here is pure. Each finding is one sentence on what is wrong and one on what to do, and none of them
+repeats a value, since values may be secrets.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import stat
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import jsonschema
+import msgspec
+from jsonschema.exceptions import ValidationError
+
+from slipway.contract import ConfigFile, Service, decode_services
+
+MIN_SECRET = 32
+"""Characters that a secret must have at least."""
+
+MOVING_TAGS = frozenset({"", "latest", "dev"})
+"""Tags that name something else tomorrow."""
+
+Strategy = Literal["mutable", "immutable"]
+Lock = Mapping[str, Mapping[str, str]]
+"""Repository -> tag -> digest."""
+
+
+def problems(services: object, *, strategy: Strategy, lock: Lock, fingerprint_key: str) -> list[str]:
+    """Say all that keeps `services` (the inventory's `app_services`) from being deployed; an empty list is a yes."""
+    try:
+        contract = decode_services(services)
+    except msgspec.ValidationError as error:
+        return [f"The contract in app_services is wrong: {error}. Compare it with docs/configure.md."]
+    if not contract:
+        return ["The inventory declares no service. Describe at least one in app_services."]
+    found = list(_host_ports(contract))
+    if len(fingerprint_key) < MIN_SECRET:
+        found.append(
+            f"release_fingerprint_key is shorter than {MIN_SECRET} characters. "
+            "Generate a longer one: openssl rand -hex 32."
+        )
+    for name, service in contract.items():
+        found += _image(name, service, strategy, lock)
+        found += _user(name, service)
+        found += _environment(name, service)
+        found += _config(name, service)
+        found += _needs(name, service, contract)
+    return found
+
+
+def _host_ports(contract: Mapping[str, Service]) -> Iterator[str]:
+    taken: dict[int, str] = {}
+    for name, service in contract.items():
+        port = service.host_port
+        if port is None:
+            continue
+        if port in taken:
+            yield (
+                f"Services {taken[port]} and {name} both publish port {port}. "
+                f"Give one of them another number in app_services.{name}.publish."
+            )
+        taken[port] = name
+
+
+def _image(name: str, service: Service, strategy: Strategy, lock: Lock) -> Iterator[str]:
+    where = f"app_services.{name}"
+    if not service.tag and not service.digest:
+        yield f"{where} names neither a tag nor a digest. Pin the image that you want to run."
+        return
+    if strategy == "mutable" or service.digest:
+        return
+    if service.tag in MOVING_TAGS:
+        yield (
+            f"{where} deploys the moving tag {service.tag!r} in an environment whose tags are immutable. "
+            "Name a version, for example 1.4.2-build.7."
+        )
+    elif service.tag not in lock.get(service.image, {}):
+        yield (
+            f"The tag {service.tag!r} of {service.image} is not in the environment's images.lock.yml. "
+            "Add its digest there, so that the same image is deployed everywhere."
+        )
+
+
+def _user(name: str, service: Service) -> Iterator[str]:
+    try:
+        uid, _ = service.uid_gid
+    except ValueError:
+        yield f'app_services.{name}.user is not of the form "uid:gid". Write numbers, for example "1001:1001".'
+        return
+    if uid == 0:
+        yield f"app_services.{name} would run as root. Give it the image's own unprivileged uid:gid."
+
+
+def _environment(name: str, service: Service) -> Iterator[str]:
+    for variable in service.required_env:
+        if variable not in service.env and variable not in service.secret_env:
+            yield f"The service {name} needs {variable} in its environment. Set it in app_services.{name}.env."
+    for variable, value in service.secret_env.items():
+        if len(value) < MIN_SECRET:
+            yield (
+                f"The secret {variable} of {name} is shorter than {MIN_SECRET} characters. "
+                "Generate a longer one: openssl rand -hex 32."
+            )
+
+
+def _config(name: str, service: Service) -> Iterator[str]:
+    files = {config.path: config for config in service.config_files}
+    for path, schema in service.config_schema.items():
+        if path in files:
+            yield from (f"{path}: {finding}" for finding in _against_schema(files[path], schema))
+            continue
+        beside = sorted(
+            posixpath.basename(other) for other in files if posixpath.dirname(other) == posixpath.dirname(path)
+        )
+        there = f"beside it the inventory has {', '.join(beside)}" if beside else "the inventory has none beside it"
+        yield (
+            f"The service {name} needs the config file {path}, and {there}. "
+            f"Add {posixpath.basename(path)} to app_services.{name}.config_files."
+        )
+    for config in service.config_files:
+        if not _readable(config, service):
+            yield (
+                f"{config.path} would have mode {config.mode} and owner {config.uid}:{config.gid}, "
+                f"which the container's user {service.user} cannot read. "
+                f"Give it the gid of {service.user} and mode 0440."
+            )
+
+
+def _readable(config: ConfigFile, service: Service) -> bool:
+    try:
+        uid, gid = service.uid_gid
+        mode = int(config.mode, 8)
+    except ValueError:
+        return False
+    if uid == config.uid:
+        return bool(mode & stat.S_IRUSR)
+    if gid == config.gid:
+        return bool(mode & stat.S_IRGRP)
+    return bool(mode & stat.S_IROTH)
+
+
+def _needs(name: str, service: Service, contract: Mapping[str, Service]) -> Iterator[str]:
+    for other in service.needs:
+        if other not in contract:
+            yield f"The service {name} needs {other}, which app_services does not have. Add it or drop the need."
+
+
+def _against_schema(config: ConfigFile, schema: dict[str, Any]) -> Iterator[str]:
+    content = config.content
+    if isinstance(content, str):
+        try:
+            content = msgspec.json.decode(content)
+        except msgspec.DecodeError as error:
+            yield f"it is not JSON ({error}). Correct the file and run the play again."
+            return
+    validator = jsonschema.Draft202012Validator(schema)
+    findings = sorted(validator.iter_errors(content), key=lambda finding: finding.json_path)
+    yield from map(_sentence, findings)
+
+
+def _sentence(finding: ValidationError) -> str:
+    """Put a schema error into words without the value, which jsonschema's own message would quote."""
+    at = finding.json_path
+    rule: Any = finding.validator_value
+    schema: Any = finding.schema
+    content: Any = finding.instance
+    match finding.validator:
+        case "required":
+            missing = ", ".join(sorted(set(rule) - set(content)))
+            return f"{at} lacks {missing}. Add what is missing."
+        case "additionalProperties":
+            extra = ", ".join(sorted(set(content) - set(schema.get("properties", {}))))
+            return f"{at} has the unknown key {extra}. Remove it, or correct its spelling."
+        case "minLength":
+            return f"{at} is shorter than {rule} characters. Give it a longer value."
+        case "type":
+            return f"{at} is not of type {rule}. Correct the value."
+        case "enum":
+            return f"{at} is none of {', '.join(map(str, rule))}. Choose one of them."
+        case keyword:
+            return f"{at} breaks the rule {keyword!r} of its schema. Correct the value."

@@ -1,0 +1,107 @@
+"""The ledger: append-only JSON lines of what happened to an environment on this host.
+
+One line is one phase of one run. A line is appended in a single write and synced; a line that a crash cut short
+is passed over when reading and cannot swallow the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from slipway.errors import SlipwayError
+
+Phase = Literal["stage", "migrate", "activate", "verify", "rollback", "stop", "destroy"]
+Result = Literal["good", "failed", "returned"]
+
+
+class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One line. `at` is UTC in ISO 8601, `seconds` how long the phase took."""
+
+    at: str = ""
+    run: str
+    by: str
+    phase: Phase
+    release: str
+    result: Result = "good"
+    seconds: float = 0.0
+    previous: str = ""
+    """The release that served before."""
+    images: dict[str, str] = {}
+    schema_before: str = ""
+    schema_after: str = ""
+    reason: str = ""
+
+
+class Ledger:
+    """The ledger in an environment's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "ledger.jsonl"
+
+    def append(self, entry: Entry) -> None:
+        """Write one entry so that it is on disk when this returns."""
+        entry.at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(handle).st_size
+            cut_short = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+            os.write(handle, (b"\n" if cut_short else b"") + msgspec.json.encode(entry) + b"\n")
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def entries(self) -> list[Entry]:
+        """All entries, oldest first."""
+        try:
+            lines = self._path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            try:
+                found.append(msgspec.json.decode(line, type=Entry))
+            except msgspec.MsgspecError:
+                continue
+        return found
+
+    @contextmanager
+    def phase(self, entry: Entry) -> Iterator[Entry]:
+        """Time a phase and append its entry, also when it fails: then with the sentence that says why."""
+        began = time.monotonic()
+        try:
+            yield entry
+        except SlipwayError as error:
+            entry.result = "failed" if entry.result == "good" else entry.result
+            entry.reason = error.what
+            raise
+        except BaseException as error:
+            entry.result = "failed"
+            entry.reason = f"Broken off: {type(error).__name__}."
+            raise
+        finally:
+            entry.seconds = round(time.monotonic() - began, 3)
+            self.append(entry)
+
+    def good_releases(self) -> list[str]:
+        """Ids of the releases that passed their gate and were switched to, newest first, each once."""
+        served = [
+            entry.release
+            for entry in reversed(self.entries())
+            if entry.phase in ("activate", "rollback") and entry.result == "good"
+        ]
+        return list(dict.fromkeys(served))
+
+    def schema(self) -> str:
+        """The schema revision that the last migration left, or an empty string."""
+        for entry in reversed(self.entries()):
+            if entry.schema_after:
+                return entry.schema_after
+        return ""

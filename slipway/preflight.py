@@ -1,0 +1,84 @@
+"""The half of preflight that looks at the host. Nothing is changed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from slipway import ports
+from slipway.daemon import Daemon
+from slipway.errors import PreflightError
+from slipway.store import ROOT, Store
+
+MIB = 1024 * 1024
+
+
+class Image(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """An image to deploy: a repository with a tag, or with a digest that has been looked up before."""
+
+    repository: str
+    tag: str = ""
+    digest: str = ""
+
+
+class PreflightRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What a host is asked before a deploy."""
+
+    name: str
+    images: dict[str, Image]
+    ports: dict[str, int] = {}
+    min_free_mb: int
+    check: bool = False
+
+
+def preflight(request: PreflightRequest, root: Path = ROOT) -> dict[str, Any]:
+    """Check that a deploy could go through, and pin every image.
+
+    The answer holds `digests`, service -> `sha256:…`. Raises :class:`PreflightError` for the first thing that is in
+    the way: daemon, disk, ports, registry.
+    """
+    daemon = Daemon()
+    store = Store(request.name, root)
+    _disk(daemon.root(), request.min_free_mb)
+    _disk(root, request.min_free_mb)
+    for service, port in request.ports.items():
+        _port(daemon, store.name, service, port)
+    digests = {service: _digest(daemon, image) for service, image in request.images.items()}
+    return {"changed": False, "digests": digests, "current": store.current()}
+
+
+def _disk(folder: Path, min_free_mb: int) -> None:
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free // MIB
+    if free < min_free_mb:
+        raise PreflightError(
+            f"The disk is nearly full: {free} MB are free on the file system of {folder}, {min_free_mb} MB are needed.",
+            "Free some space there, or lower release_min_free_mb, and run the play again.",
+        )
+
+
+def _port(daemon: Daemon, name: str, service: str, port: int) -> None:
+    publishers = daemon.publishers(port)
+    others = [publisher for publisher in publishers if publisher != name]
+    holder = f"the container(s) {', '.join(others)}" if others else None
+    if not publishers:
+        holder = ports.listener(port)
+    if holder:
+        raise PreflightError(
+            f"Port {port}, which {service} publishes, is taken by {holder}.",
+            f"Stop it, or set app_services.{service}.publish to a free port.",
+        )
+
+
+def _digest(daemon: Daemon, image: Image) -> str:
+    if not image.digest:
+        return daemon.registry_digest(f"{image.repository}:{image.tag}")
+    reference = f"{image.repository}@{image.digest}"
+    if daemon.image(reference) is None:
+        # Not here yet: then its registry must have it.
+        daemon.registry_digest(reference)
+    return image.digest

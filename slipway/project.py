@@ -1,0 +1,164 @@
+"""One Compose project: the only place where the engine changes containers, through python-on-whales."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+from python_on_whales import DockerClient
+from python_on_whales.exceptions import DockerException
+
+from slipway.contract import Migrate, Volume
+from slipway.errors import PreflightError, SlipwayError
+from slipway.redact import redact, secrets_of
+from slipway.release import COMPOSE_FILE, LABEL_NAME
+
+
+class CommandError(SlipwayError):
+    """A command in a one-off container ended with an exit code other than 0."""
+
+
+class Project:
+    """The Compose project `name` whose files lie in `folder`."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self._client = DockerClient(
+            compose_files=[folder / COMPOSE_FILE],
+            compose_project_name=name,
+            compose_project_directory=folder,
+        )
+
+    def validate(self) -> None:
+        """Let Compose read the files. Raises :class:`PreflightError` with what Compose says."""
+        try:
+            self._client.compose.config(return_json=True)
+        except DockerException as error:
+            raise PreflightError(
+                "Compose does not accept the rendered file.",
+                "Correct app_services, and run the play again.",
+                details=self._redacted(error.stderr),
+            ) from error
+
+    def create(self) -> None:
+        """Create networks and containers without starting them."""
+        self._do("create", self._client.compose.create)
+
+    def start(self) -> None:
+        """Start every service, creating what is missing."""
+        self._do("start", lambda: self._client.compose.up(detach=True, quiet=True))
+
+    def stop(self) -> None:
+        """Stop every service, each with its own grace period; the containers stay."""
+        self._do("stop", self._client.compose.stop)
+
+    def remove(self) -> None:
+        """Remove containers and networks. Volumes stay."""
+        self._do("remove", lambda: self._client.compose.down(remove_orphans=True, quiet=True))
+
+    def run(self, service: str, command: list[str], migrate: Migrate) -> str:
+        """Run a one-shot command in the service's image with its whole environment, and return its stdout.
+
+        Raises :class:`CommandError` with the command's output when it fails or takes longer than
+        `migrate.timeout` seconds. The container has a name of its own, so that one left by a killed call is found.
+        """
+        name = f"{self.name}-{service}-once"
+        self._clear(name)
+        arguments = [*self._client.compose.docker_compose_cmd, "run", "--rm", "--no-deps", "-T", "--name", name]
+        if migrate.entrypoint is not None:
+            arguments += ["--entrypoint", migrate.entrypoint]
+        try:
+            # Not python-on-whales' run(): it has no time limit, and it drops stdout when the command fails.
+            done = subprocess.run(
+                [str(part) for part in [*arguments, service, *command]],
+                capture_output=True,
+                text=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                timeout=migrate.timeout,
+            )
+        except subprocess.TimeoutExpired as error:
+            self._clear(name)
+            raise CommandError(
+                f"`{' '.join(command)}` took longer than {migrate.timeout:g} seconds and was ended.",
+                "Find out what it waits for, or raise migrate.timeout in the contract.",
+            ) from error
+        if done.returncode != 0:
+            raise CommandError(
+                f"`{' '.join(command)}` ended with exit code {done.returncode}.",
+                "Its output is below.",
+                details=self._redacted(f"{done.stdout}{_without_progress(done.stderr)}"),
+            )
+        return done.stdout
+
+    def logs(self, service: str | None = None, tail: int = 20) -> str:
+        """The last lines of one service or of all, without secrets."""
+        try:
+            text = self._client.compose.logs(services=[service] if service else [], tail=str(tail))
+        except DockerException as error:
+            text = error.stderr or ""
+        return self._redacted(str(text))
+
+    def follow(self, *, services: list[str], since: str | None, follow: bool) -> Iterator[str]:
+        """Yield log text as it comes, without secrets, line by line."""
+        secrets = secrets_of(self.folder)
+        stream = cast(
+            "Iterator[tuple[str, bytes]]",
+            self._client.compose.logs(services=services, since=since, follow=follow, stream=True),
+        )
+        for _, chunk in stream:
+            yield redact(chunk.decode(errors="replace"), secrets)
+
+    def pull(self, reference: str) -> None:
+        """Pull an image by digest. Raises :class:`PreflightError` with what the registry said."""
+        try:
+            self._client.image.pull(reference, quiet=True)
+        except DockerException as error:
+            raise PreflightError(
+                f"The image {reference} could not be pulled.",
+                "Check that its registry answers and still holds it, and run the play again.",
+                details=str(error.stderr or ""),
+            ) from error
+
+    def ensure_volume(self, name: str, volume: Volume, labels: dict[str, str]) -> bool:
+        """Create a named volume with the owner that the contract states; one that exists is left as it is."""
+        if self._client.volume.exists(name):
+            return False
+        created = self._client.volume.create(name, labels=labels)
+        mountpoint = Path(created.mountpoint)
+        mountpoint.chmod(0o750)
+        os.chown(mountpoint, volume.uid, volume.gid)
+        return True
+
+    def remove_volumes(self, name: str) -> None:
+        """Remove all volumes of the environment `name`. This is where data ends."""
+        for volume in self._client.volume.list(filters={"label": f"{LABEL_NAME}={name}"}):
+            volume.remove()
+
+    def _clear(self, container: str) -> None:
+        if self._client.container.exists(container):
+            self._client.container.remove(container, force=True)
+
+    def _do(self, verb: str, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except DockerException as error:
+            raise SlipwayError(
+                f"Docker could not {verb} the project {self.name}.",
+                "Its words are below.",
+                details=self._redacted(_without_progress(error.stderr or "")),
+            ) from error
+
+    def _redacted(self, text: str | None) -> str:
+        return redact(text or "", secrets_of(self.folder)).strip()
+
+
+def _without_progress(text: str) -> str:
+    """Drop Compose's own progress lines (` Container x  Started`), which say nothing about a failure."""
+    return "\n".join(
+        line for line in text.splitlines() if not line.startswith((" Container ", " Network ", " Volume "))
+    )

@@ -1,0 +1,62 @@
+"""Take secrets out of output that is shown to people: a container may print its own configuration when it dies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+SECRET_KEY = re.compile(r"secret|passw|token|key|credential|auth", re.IGNORECASE)
+SHORTEST = 6
+"""Shorter values are left alone: replacing them would garble the text and hide nothing."""
+MASK = "[redacted]"
+
+
+def secrets_in(document: Any, under: str = "") -> Iterator[str]:
+    """Find the values of a JSON document that look secret: by their key, or as the password of a URL."""
+    match document:
+        case dict():
+            for key, value in document.items():
+                yield from secrets_in(value, f"{under}.{key}" if SECRET_KEY.search(under) else str(key))
+        case list():
+            for value in document:
+                yield from secrets_in(value, under)
+        case str():
+            if SECRET_KEY.search(under):
+                yield document
+            yield from _password(document)
+
+
+def secrets_of(folder: Path) -> set[str]:
+    """Collect the secrets of a release folder from its JSON config files."""
+    found: set[str] = set()
+    for path in (folder / "config").rglob("*.json"):
+        try:
+            found.update(secrets_in(msgspec.json.decode(path.read_bytes())))
+        except (OSError, msgspec.DecodeError):
+            continue
+    return found
+
+
+def redact(text: str, secrets: set[str]) -> str:
+    """Mask every secret in the text, the longest first, so that no tail of one stays."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= SHORTEST:
+            text = text.replace(secret, MASK)
+    return text
+
+
+def _password(value: str) -> Iterator[str]:
+    if "://" not in value:
+        return
+    try:
+        password = urlsplit(value).password
+    except ValueError:
+        return
+    if password:
+        yield password
+        yield unquote(password)

@@ -1,0 +1,97 @@
+"""A release: image digests, rendered files and keyed fingerprints of what is secret in them.
+
+The id is a hash over those three, computed on the controller, so every host has the same id for the same
+release. It does not contain the Compose project's name or the id itself, which are derived from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import Any
+
+import msgspec
+
+from slipway.contract import Service
+
+ID_LENGTH = 16
+PROJECT_ID_LENGTH = 8
+
+COMPOSE_FILE = "compose.yml"
+MANIFEST_FILE = "manifest.json"
+
+LABEL_NAME = "org.slipway.name"
+LABEL_STACK = "org.slipway.stack"
+LABEL_RELEASE = "org.slipway.release"
+
+NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
+
+
+class File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """One file of a release folder. `path` is relative to the folder, `mode` is octal text."""
+
+    path: str
+    content: str
+    mode: str = "0400"
+    uid: int = 0
+    gid: int = 0
+
+
+class Manifest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """What a release folder says of itself. It holds no secret: files are known by keyed fingerprints."""
+
+    name: str
+    environment: str
+    id: str
+    kit: str
+    images: dict[str, str]
+    """Service -> `repository@sha256:…`."""
+    tags: dict[str, str]
+    """Service -> the tag that people know the image by."""
+    fingerprints: dict[str, str]
+    """File of the folder -> HMAC-SHA256 of its content under the environment's own key."""
+    services: dict[str, Service]
+    """The contract, without config files and secrets."""
+
+    @property
+    def project(self) -> str:
+        """The Compose project that this release runs as."""
+        return project_of(self.name, self.id)
+
+
+class Release(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """A whole release on its way to a host."""
+
+    manifest: Manifest
+    files: list[File]
+
+
+def project_of(name: str, release_id: str) -> str:
+    """Name the Compose project of a release: `<name>-<first eight of the id>`."""
+    return f"{name}-{release_id[:PROJECT_ID_LENGTH]}"
+
+
+def fingerprint(key: str, content: str) -> str:
+    """Fingerprint a file so that a change shows and the content cannot be guessed from it. Hex, 64 digits."""
+    return hmac.new(key.encode(), content.encode(), hashlib.sha256).hexdigest()
+
+
+def identity(
+    *,
+    name: str,
+    environment: str,
+    images: dict[str, str],
+    compose: dict[str, Any],
+    files: list[File],
+    key: str,
+) -> str:
+    """Compute the id of a release: 16 hex digits over everything that makes it what it is."""
+    body = {
+        "name": name,
+        "environment": environment,
+        "images": images,
+        "compose": fingerprint(key, msgspec.json.encode(compose, order="sorted").decode()),
+        "files": {file.path: [fingerprint(key, file.content), file.mode, file.uid, file.gid] for file in files},
+    }
+    return hashlib.sha256(msgspec.json.encode(body, order="sorted")).hexdigest()[:ID_LENGTH]

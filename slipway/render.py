@@ -1,0 +1,178 @@
+"""From the contract to the files of a release: pure data shaping, used by the Jinja filters on the controller."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from slipway import __version__
+from slipway.contract import ConfigFile, Service, decode_services
+from slipway.errors import UsageError
+from slipway.release import (
+    COMPOSE_FILE,
+    LABEL_NAME,
+    LABEL_RELEASE,
+    LABEL_STACK,
+    NAME,
+    File,
+    Manifest,
+    fingerprint,
+    identity,
+    project_of,
+)
+
+LOGGING = {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
+"""Rotation of container logs, stated per container so that it holds on an engine that the kit did not set up."""
+
+
+def render(
+    services: object,
+    *,
+    name: str,
+    environment: str,
+    digests: dict[str, str],
+    key: str,
+) -> dict[str, Any]:
+    """Render a release.
+
+    `services` is the inventory's `app_services`, `digests` maps each service to `sha256:…`, `key` is the
+    environment's fingerprint key. The answer holds `manifest` (without the Compose file's fingerprint, see
+    :func:`finish`), `files` and `compose`, the Compose document to lay out. Raises :class:`UsageError` for a
+    name that Compose would refuse and msgspec.ValidationError for a contract of the wrong shape.
+    """
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be a slipway_name.",
+            "Use 2 to 41 lower-case letters, digits and dashes, a letter first.",
+        )
+    contract = decode_services(services)
+    images = {service: f"{spec.image}@{digests[service]}" for service, spec in contract.items()}
+    files = [
+        File(
+            path=_folder_path(service, config),
+            content=_config_text(config),
+            mode=config.mode,
+            uid=config.uid,
+            gid=config.gid,
+        )
+        for service, spec in contract.items()
+        for config in spec.config_files
+    ]
+    compose = _compose(name, environment, contract, images)
+    release_id = identity(name=name, environment=environment, images=images, compose=compose, files=files, key=key)
+    manifest = Manifest(
+        name=name,
+        environment=environment,
+        id=release_id,
+        kit=__version__,
+        images=images,
+        tags={service: spec.tag or "(by digest)" for service, spec in contract.items()},
+        fingerprints={file.path: fingerprint(key, file.content) for file in files},
+        services={service: _without_secrets(spec) for service, spec in contract.items()},
+    )
+    return {
+        "manifest": msgspec.to_builtins(manifest),
+        "files": msgspec.to_builtins(files),
+        "compose": _named(compose, name, release_id),
+    }
+
+
+def finish(rendered: dict[str, Any], compose_text: str, key: str) -> dict[str, Any]:
+    """Join the laid-out Compose file to what :func:`render` gave: the release that a host stages."""
+    manifest = {
+        **rendered["manifest"],
+        "fingerprints": {
+            **rendered["manifest"]["fingerprints"],
+            COMPOSE_FILE: fingerprint(key, compose_text),
+        },
+    }
+    # 0400: where an application takes secrets only through its environment, they stand in this file.
+    compose_file = {"path": COMPOSE_FILE, "content": compose_text, "mode": "0400", "uid": 0, "gid": 0}
+    return {"manifest": manifest, "files": [*rendered["files"], compose_file]}
+
+
+def _folder_path(service: str, config: ConfigFile) -> str:
+    return f"config/{service}/{config.path.lstrip('/')}"
+
+
+def _config_text(config: ConfigFile) -> str:
+    if isinstance(config.content, str):
+        return config.content
+    encoded = msgspec.json.encode(config.content)
+    return msgspec.json.format(encoded, indent=2).decode() + "\n"
+
+
+def _without_secrets(spec: Service) -> Service:
+    return msgspec.structs.replace(spec, config_files=[], config_schema={}, env={}, secret_env={})
+
+
+def _named(compose: dict[str, Any], name: str, release_id: str) -> dict[str, Any]:
+    services = {
+        service: {**body, "labels": {**body["labels"], LABEL_RELEASE: release_id}}
+        for service, body in compose["services"].items()
+    }
+    return {"name": project_of(name, release_id), **compose, "services": services}
+
+
+def _compose(name: str, environment: str, contract: dict[str, Service], images: dict[str, str]) -> dict[str, Any]:
+    # Volumes are made by the engine, with the owner that the contract states, and outlive every release.
+    volumes = {
+        volume: {"name": f"{name}-{volume}", "external": True} for spec in contract.values() for volume in spec.volumes
+    }
+    services = {
+        service: _service(name, environment, service, spec, images[service]) for service, spec in contract.items()
+    }
+    return {"services": services} | ({"volumes": volumes} if volumes else {})
+
+
+def _service(name: str, environment: str, service: str, spec: Service, image: str) -> dict[str, Any]:
+    mounts = [
+        {
+            "type": "bind",
+            "source": f"./{_folder_path(service, config)}",
+            "target": config.path,
+            "read_only": True,
+            "bind": {"create_host_path": False},
+        }
+        for config in spec.config_files
+    ] + [{"type": "volume", "source": volume, "target": body.path} for volume, body in spec.volumes.items()]
+    body: dict[str, Any] = {
+        "image": image,
+        "command": _literal(spec.command),
+        "entrypoint": _literal(spec.entrypoint),
+        "user": spec.user,
+        "init": spec.init,
+        "restart": "unless-stopped",
+        "stop_grace_period": f"{spec.stop_grace_period:g}s",
+        "read_only": spec.read_only,
+        "tmpfs": spec.tmpfs,
+        "cap_drop": ["ALL"],
+        "cap_add": spec.cap_add,
+        "security_opt": ["no-new-privileges:true"],
+        "mem_limit": spec.resources.memory,
+        "cpus": spec.resources.cpus,
+        "pids_limit": spec.resources.pids,
+        "environment": {key: _literal(_env_text(value)) for key, value in (spec.env | spec.secret_env).items()},
+        "ports": [f"127.0.0.1:{spec.host_port}:{spec.port}"] if spec.port is not None else [],
+        "volumes": mounts,
+        "depends_on": spec.needs,
+        "logging": LOGGING,
+    }
+    labels = {LABEL_NAME: name, LABEL_STACK: "app", "org.slipway.environment": environment}
+    return {key: value for key, value in body.items() if value not in (None, [], {})} | {"labels": labels}
+
+
+def _env_text(value: str | float | bool) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _literal(value: Any) -> Any:
+    """Double each `$`, which Compose would otherwise read as the start of a variable."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    return value

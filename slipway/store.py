@@ -1,0 +1,230 @@
+"""What an environment keeps on a host: release folders, which one is current, and the lock around one call.
+
+    /srv/slipway/<name>/            0700 root
+        releases/<id>/              0700 root, immutable; plain Compose lies in it
+        current -> releases/<id>    the release that serves
+        ledger.jsonl                what happened (`slipway.ledger`)
+        lock                        held by the kernel for the length of one call
+
+A release folder is written under a temporary name, synced and renamed, so it is whole or not there, whenever
+the power goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from slipway.errors import PreflightError, SlipwayError, UsageError
+from slipway.release import MANIFEST_FILE, NAME, File, Manifest, Release
+
+ROOT = Path("/srv/slipway")
+LOCK_PATIENCE = 10.0
+"""Seconds that a call waits for another one on the same environment."""
+
+_STAGING = ".staging-"
+
+
+class Store:
+    """One environment's folder on this host."""
+
+    def __init__(self, name: str, root: Path = ROOT) -> None:
+        if not NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} is not a name of an environment.",
+                "Use 2 to 41 lower-case letters, digits and dashes, a letter first.",
+            )
+        self.name = name
+        self.folder = root / name
+        self.releases = self.folder / "releases"
+        self._current = self.folder / "current"
+
+    def exists(self) -> bool:
+        """Whether anything was ever staged here."""
+        return self.releases.is_dir()
+
+    @contextmanager
+    def lock(self, patience: float = LOCK_PATIENCE) -> Iterator[None]:
+        """Hold this environment for one call. The kernel lets go of it however the process ends."""
+        _make_private(self.folder)
+        handle = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._acquire(handle, time.monotonic() + patience)
+            yield
+        finally:
+            os.close(handle)
+
+    def _acquire(self, handle: int, deadline: float) -> None:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+                    raise PreflightError(
+                        f"Another slipway call (process {owner}) is at work on {self.name}.",
+                        "Wait until it has ended and run this again.",
+                    ) from None
+                time.sleep(0.05)
+            else:
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+                return
+
+    def current(self) -> str | None:
+        """The id of the release that serves, or None before the first one."""
+        try:
+            return self._current.readlink().name
+        except FileNotFoundError:
+            return None
+
+    def point(self, release_id: str) -> None:
+        """Make `current` point at a release, in one step."""
+        beside = self._current.with_name(f".current-{os.getpid()}")
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(Path("releases") / release_id)
+        beside.rename(self._current)
+        _sync_folder(self.folder)
+
+    def path(self, release_id: str) -> Path:
+        """The folder of a release."""
+        return self.releases / release_id
+
+    def ids(self) -> list[str]:
+        """Ids of all releases on this host."""
+        if not self.exists():
+            return []
+        return sorted(path.name for path in self.releases.iterdir() if not path.name.startswith("."))
+
+    def manifest(self, release_id: str) -> Manifest:
+        """Read what a release says of itself. Raises :class:`PreflightError` when it is not on this host."""
+        try:
+            data = (self.path(release_id) / MANIFEST_FILE).read_bytes()
+        except FileNotFoundError:
+            raise PreflightError(
+                f"There is no release {release_id} of {self.name} on this host.",
+                f"See what there is: slipway history --name {self.name}.",
+            ) from None
+        return msgspec.json.decode(data, type=Manifest)
+
+    def holds(self, release: Release) -> bool:
+        """Whether the release lies here, file for file as it should be."""
+        folder = self.path(release.manifest.id)
+        return all(_same(folder / file.path, file) for file in _with_manifest(release))
+
+    def place(self, release: Release) -> Path:
+        """Write a release under a temporary name, synced, and return that folder for :meth:`keep` or :meth:`drop`.
+
+        Raises :class:`PreflightError` when the disk is full; what was written is removed again.
+        """
+        _make_private(self.folder)
+        _make_private(self.releases)
+        self.sweep()
+        folder = self.releases / f"{_STAGING}{release.manifest.id}"
+        try:
+            _make_private(folder)
+            for file in _with_manifest(release):
+                _write(folder / file.path, file)
+            for parent in {path.parent for path in folder.rglob("*")} | {folder}:
+                _sync_folder(parent)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise PreflightError(
+                    f"The disk is full: the release could not be written to {self.releases}.",
+                    "Free some space on that file system and run the play again.",
+                ) from error
+            raise
+        return folder
+
+    def keep(self, folder: Path) -> None:
+        """Give a placed folder its final name."""
+        final = self.path(folder.name.removeprefix(_STAGING))
+        if final.exists():
+            # Someone edited a release by hand. Containers keep the files they were started with.
+            aside = final.with_name(f"{_STAGING}edited-{final.name}")
+            final.rename(aside)
+            folder.rename(final)
+            shutil.rmtree(aside)
+        else:
+            folder.rename(final)
+        _sync_folder(self.releases)
+
+    def drop(self, folder: Path) -> None:
+        """Remove a placed folder that is not kept."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what a killed call left half-written."""
+        for left in self.releases.glob(f"{_STAGING}*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove the environment's folder with all releases and the ledger."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def environments(root: Path = ROOT) -> list[str]:
+    """Names of the environments on this host."""
+    return sorted(path.parent.name for path in root.glob("*/releases"))
+
+
+def only_environment(root: Path = ROOT) -> str:
+    """The one environment of this host. Raises :class:`UsageError` when there is none, or more than one."""
+    match environments(root):
+        case [name]:
+            return name
+        case []:
+            raise SlipwayError("Nothing has been deployed to this host yet.", "Deploy something: playbooks/site.yml.")
+        case names:
+            raise UsageError(f"This host has several environments: {', '.join(names)}.", "Name one with --name.")
+
+
+def _with_manifest(release: Release) -> list[File]:
+    content = msgspec.json.format(msgspec.json.encode(release.manifest), indent=2).decode() + "\n"
+    return [*release.files, File(path=MANIFEST_FILE, content=content)]
+
+
+def _same(path: Path, file: File) -> bool:
+    try:
+        status = path.stat()
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return (
+        hashlib.sha256(content).digest() == hashlib.sha256(file.content.encode()).digest()
+        and status.st_mode & 0o7777 == int(file.mode, 8)
+        and (status.st_uid, status.st_gid) == (file.uid, file.gid)
+    )
+
+
+def _write(path: Path, file: File) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+        stream.write(file.content)
+        stream.flush()
+        os.fchown(handle, file.uid, file.gid)
+        os.fchmod(handle, int(file.mode, 8))
+        os.fsync(handle)
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
