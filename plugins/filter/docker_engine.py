@@ -29,6 +29,9 @@ RELOADABLE = {
 """Keys of daemon.json that dockerd takes over on SIGHUP (its own list); any other key needs a restart."""
 
 
+RENEW = "If the kit installed it, run with docker_upgrade=true; otherwise upgrade it, or remove it and run again."
+
+
 def docker_plan(
     host: Mapping[str, Any],
     *,
@@ -134,9 +137,7 @@ def docker_daemon_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return "reload" if changed <= RELOADABLE else "restart"
 
 
-def docker_next_state(
-    host: Mapping[str, Any], config: Mapping[str, Any], *, foreign: bool, renewed: bool
-) -> str:
+def docker_next_state(host: Mapping[str, Any], config: Mapping[str, Any], *, foreign: bool, renewed: bool) -> str:
     """Say what to ask of the service so that the engine runs with `config`: started, restarted, reloaded or nothing.
 
     `renewed` tells that packages or trusted certificates are newer than the running dockerd.
@@ -147,7 +148,8 @@ def docker_next_state(
         return ""
     if renewed or host["pending"]:
         return "restarted"
-    return {"none": "", "reload": "reloaded", "restart": "restarted"}[docker_daemon_change(host["daemon_config"], config)]
+    change = docker_daemon_change(host["daemon_config"], config)
+    return {"none": "", "reload": "reloaded", "restart": "restarted"}[change]
 
 
 def docker_too_old(engine: Mapping[str, Any], minimum: Mapping[str, str]) -> str:
@@ -156,9 +158,9 @@ def docker_too_old(engine: Mapping[str, Any], minimum: Mapping[str, str]) -> str
     for part, least in minimum.items():
         have = engine[part]
         if not have:
-            return f"The {names[part]} is missing on this host, and the kit needs {least} or newer."
+            return f"The {names[part]} is missing on this host, and the kit needs {least} or newer. {RENEW}"
         if _numbers(have) < _numbers(least):
-            return f"The {names[part]} on this host is {have}, and the kit needs {least} or newer."
+            return f"The {names[part]} on this host is {have}, and the kit needs {least} or newer. {RENEW}"
     return ""
 
 

@@ -6,12 +6,14 @@ checked with the keyring, that the machine itself already uses.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-_ONE_LINE = re.compile(r"^(?P<type>deb|deb-src)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<rest>.*)$")
+_ONE_LINE = re.compile(
+    r"^(?P<type>deb|deb-src)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)(?P<rest>.*)$"
+)
 
 
 @dataclass(frozen=True)
@@ -69,22 +71,17 @@ def parse_deb822(text: str) -> list[Source]:
     return sources
 
 
-def read_sources(root: str = "/etc/apt") -> list[Source]:
+def read_sources(root: Path = Path("/etc/apt")) -> list[Source]:
     """Read `sources.list` and then `sources.list.d` in apt's order. A file that cannot be read is left out."""
-    sources = _read(os.path.join(root, "sources.list"), parse_one_line)
-    parts = os.path.join(root, "sources.list.d")
-    for name in sorted(os.listdir(parts)) if os.path.isdir(parts) else []:
-        if name.endswith(".list"):
-            sources += _read(os.path.join(parts, name), parse_one_line)
-        elif name.endswith(".sources"):
-            sources += _read(os.path.join(parts, name), parse_deb822)
-    return sources
+    formats = {".list": parse_one_line, ".sources": parse_deb822}
+    parts = root / "sources.list.d"
+    files = [root / "sources.list", *(sorted(parts.iterdir()) if parts.is_dir() else [])]
+    return [source for file in files if file.suffix in formats for source in _read(file, formats[file.suffix])]
 
 
-def _read(path: str, parse: Callable[[str], list[Source]]) -> list[Source]:
+def _read(file: Path, parse: Callable[[str], list[Source]]) -> list[Source]:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return parse(file.read())
+        return parse(file.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return []
 

@@ -3,6 +3,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
+
+from ansible.module_utils.apt_sources import read_sources
+from ansible.module_utils.basic import AnsibleModule
+
 DOCUMENTATION = """
 module: docker_host_info
 short_description: Tell what a host has for running containers
@@ -69,10 +76,6 @@ installed:
   type: bool
   returned: always
   description: Whether there is a dockerd on the host.
-ca_certificates:
-  type: bool
-  returned: always
-  description: Whether the package ca-certificates is there.
 ca_stale:
   type: bool
   returned: always
@@ -95,41 +98,30 @@ engine:
   description: C(answers), C(version), C(compose), C(buildx), C(problem); versions are empty where there is none.
 """
 
-import dataclasses
-import json
-import os
-
-from ansible.module_utils.apt_sources import read_sources
-from ansible.module_utils.basic import AnsibleModule
-
 SOCKET = "unix:///var/run/docker.sock"
 
 
-def read_os_release(path: str = "/etc/os-release") -> dict[str, str]:
+def read_os_release(file: Path) -> dict[str, str]:
     """Read os-release into a dict; empty when the file is not there."""
     try:
-        with open(path, encoding="utf-8") as file:
-            pairs = (line.rstrip("\n").partition("=") for line in file if "=" in line)
-            return {name: value.strip("\"'") for name, _, value in pairs}
+        pairs = (line.partition("=") for line in file.read_text(encoding="utf-8").splitlines() if "=" in line)
     except OSError:
         return {}
+    return {name: value.strip("\"'") for name, _, value in pairs}
 
 
-def read_json(path: str) -> dict[str, object]:
+def read_json(file: Path) -> dict[str, object]:
     """Read a JSON object; empty when the file is not there or does not hold one."""
     try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def is_newer(path: str, other: str) -> bool:
-    """Whether `path` exists and was written after `other`, or `other` does not exist."""
-    if not os.path.exists(path):
-        return False
-    return not os.path.exists(other) or os.stat(path).st_mtime > os.stat(other).st_mtime
+def is_newer(file: Path, other: Path) -> bool:
+    """Whether `file` exists and was written after `other`, or `other` does not exist."""
+    return file.exists() and (not other.exists() or file.stat().st_mtime > other.stat().st_mtime)
 
 
 def look_at_engine(module: AnsibleModule) -> dict[str, object]:
@@ -164,21 +156,21 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    release = read_os_release()
+    release = read_os_release(Path("/etc/os-release"))
+    files = {name: Path(path) for name, path in module.params.items()}
     module.exit_json(
         changed=False,
         distribution=release.get("ID", ""),
         version=release.get("VERSION_ID", ""),
         suite=release.get("VERSION_CODENAME", ""),
         name=release.get("PRETTY_NAME", "an unknown system"),
-        systemd=os.path.isdir("/run/systemd/system"),
+        systemd=Path("/run/systemd/system").is_dir(),
         sources=[dataclasses.asdict(source) for source in read_sources()],
         installed=module.get_bin_path("dockerd") is not None,
-        ca_certificates=module.get_bin_path("update-ca-certificates") is not None,
-        ca_stale=is_newer(module.params["ca_file"], "/etc/ssl/certs/ca-certificates.crt"),
-        pending=os.path.exists(module.params["pending"]),
-        daemon_config=read_json(module.params["daemon_config"]),
-        record=read_json(module.params["record"]),
+        ca_stale=is_newer(files["ca_file"], Path("/etc/ssl/certs/ca-certificates.crt")),
+        pending=files["pending"].exists(),
+        daemon_config=read_json(files["daemon_config"]),
+        record=read_json(files["record"]),
         engine=look_at_engine(module),
     )
 

@@ -1,0 +1,63 @@
+"""Drives the molecule scenarios, so that one pytest run tells whether all of the kit works."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = Path(sys.executable).parent
+STEP = re.compile(r"^INFO\s+\[(?P<scenario>\w+) > (?P<step>\w+)\] Executing$", re.MULTILINE)
+RECAP = re.compile(r"^(?P<host>\S+)\s+: ok=\d+\s+changed=(?P<changed>\d+)\s+unreachable=0\s+failed=0\s", re.MULTILINE)
+
+
+def run_scenario(name: str) -> list[tuple[str, str]]:
+    """Run one scenario from destroy to destroy; answers its steps in order, each with what it printed."""
+    environment = {
+        **os.environ,
+        "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
+        # Plain text, one line per line: that is what is read here.
+        "NO_COLOR": "1",
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_FORCE_COLOR": "0",
+    }
+    environment.pop("FORCE_COLOR", None)
+    finished = subprocess.run(
+        [PROGRAMS / "molecule", "test", "--scenario-name", name, "--destroy", "always"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if finished.returncode != 0:
+        pytest.fail(f"molecule test -s {name} ended with {finished.returncode}:\n{finished.stdout}", pytrace=False)
+    marks = list(STEP.finditer(finished.stdout))
+    ends = [mark.start() for mark in marks[1:]] + [len(finished.stdout)]
+    return [(mark["step"], finished.stdout[mark.end() : end]) for mark, end in zip(marks, ends, strict=True)]
+
+
+def changes(output: str) -> dict[str, int]:
+    """How many tasks changed something, per host, summed over the plays' recap."""
+    return {found["host"]: int(found["changed"]) for found in RECAP.finditer(output)}
+
+
+@pytest.mark.molecule
+def test_a_bare_debian_13_becomes_a_serving_host() -> None:
+    steps = run_scenario("default")
+    wanted = ["destroy", "create", "check", "converge", "check", "idempotence", "verify", "destroy"]
+    assert [name for name, _ in steps if name in wanted] == wanted
+
+    outputs = [output for name, output in steps if name in wanted]
+    check_before, converge, check_after, idempotence, verify = outputs[2:7]
+    assert changes(check_before)["debian13"] > 0, "--check on a bare host tells what would be done"
+    assert changes(converge)["debian13"] > 0
+    assert set(changes(check_after).values()) == {0}, "--check on a provisioned host has nothing to do"
+    assert set(changes(idempotence).values()) == {0}
+    assert re.search(r"=+ \d+ passed in ", verify), "every test on the host ran and passed"
