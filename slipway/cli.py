@@ -13,7 +13,7 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -22,28 +22,14 @@ from slipway.deploy import Deploy, ReleaseRequest, StageRequest
 from slipway.display import history_text, status_text
 from slipway.errors import Exit, SlipwayError, UsageError
 from slipway.preflight import PreflightRequest, preflight
-from slipway.project import Project
 from slipway.status import NameRequest, history, status
 from slipway.store import ROOT, Store, only_environment
 
-
-class Verb(NamedTuple):
-    """A verb of the protocol: the shape of its request and what answers it."""
-
-    request: type
-    handle: Callable[[Any, Path], dict[str, Any]]
+Handler = Callable[[bytes, Path], dict[str, Any]]
+"""Takes the request as it came and the folder of all environments, and gives the fields of the answer."""
 
 
-def _deploy(request: ReleaseRequest, root: Path) -> Deploy:
-    return Deploy(request.name, run=request.run, by=request.by, check=request.check, root=root)
-
-
-def _stage(request: StageRequest, root: Path) -> dict[str, Any]:
-    name = request.release.manifest.name
-    return Deploy(name, run=request.run, by=request.by, check=request.check, root=root).stage(request.release)
-
-
-class StopRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class EnvironmentRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Stop or destroy an environment."""
 
     name: str
@@ -52,23 +38,61 @@ class StopRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     check: bool = False
 
 
-def _whole(request: StopRequest, root: Path) -> Deploy:
-    return Deploy(request.name, run=request.run, by=request.by, check=request.check, root=root)
+def _preflight(data: bytes, root: Path) -> dict[str, Any]:
+    return preflight(protocol.decode_request(data, PreflightRequest), root)
 
 
-def _status(request: NameRequest, root: Path) -> dict[str, Any]:
+def _stage(data: bytes, root: Path) -> dict[str, Any]:
+    request = protocol.decode_request(data, StageRequest)
+    name = request.release.manifest.name
+    return Deploy(name, run=request.run, by=request.by, check=request.check, root=root).stage(request.release)
+
+
+def _on_release(act: Callable[[Deploy, str], dict[str, Any]]) -> Handler:
+    def handle(data: bytes, root: Path) -> dict[str, Any]:
+        request = protocol.decode_request(data, ReleaseRequest)
+        deploy = Deploy(request.name, run=request.run, by=request.by, check=request.check, root=root)
+        return act(deploy, request.release)
+
+    return handle
+
+
+def _on_environment(act: Callable[[Deploy], dict[str, Any]]) -> Handler:
+    def handle(data: bytes, root: Path) -> dict[str, Any]:
+        request = protocol.decode_request(data, EnvironmentRequest)
+        return act(Deploy(request.name, run=request.run, by=request.by, check=request.check, root=root))
+
+    return handle
+
+
+def _report(data: bytes, root: Path) -> dict[str, Any]:
+    request = protocol.decode_request(data, NameRequest)
     return {"changed": False, "status": msgspec.to_builtins(status(request.name, root))}
 
 
-VERBS: dict[str, Verb] = {
-    "preflight": Verb(PreflightRequest, preflight),
-    "stage": Verb(StageRequest, _stage),
-    "migrate": Verb(ReleaseRequest, lambda request, root: _deploy(request, root).migrate(request.release)),
-    "activate": Verb(ReleaseRequest, lambda request, root: _deploy(request, root).activate(request.release)),
-    "verify": Verb(ReleaseRequest, lambda request, root: _deploy(request, root).verify(request.release)),
-    "stop": Verb(StopRequest, lambda request, root: _whole(request, root).stop()),
-    "destroy": Verb(StopRequest, lambda request, root: _whole(request, root).destroy()),
-    "report": Verb(NameRequest, _status),
+def _images(data: bytes, _root: Path) -> dict[str, Any]:
+    from slipway import images  # noqa: PLC0415 - building is rare, and its imports are most of a quick call's time
+
+    return images.run(protocol.decode_request(data, images.ImagesRequest))
+
+
+def _stack(data: bytes, root: Path) -> dict[str, Any]:
+    from slipway import stack  # noqa: PLC0415 - as above
+
+    return stack.run(protocol.decode_request(data, stack.StackRequest), root)
+
+
+HANDLERS: dict[str, Handler] = {
+    "preflight": _preflight,
+    "stage": _stage,
+    "migrate": _on_release(Deploy.migrate),
+    "activate": _on_release(Deploy.activate),
+    "verify": _on_release(Deploy.verify),
+    "stop": _on_environment(Deploy.stop),
+    "destroy": _on_environment(Deploy.destroy),
+    "report": _report,
+    "images": _images,
+    "stack": _stack,
 }
 
 
@@ -101,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument("release", nargs="?", help="a release that served before; its first digits are enough")
 
-    for verb in VERBS:
+    for verb in HANDLERS:
         sub = verbs.add_parser(verb, help=f"for Ansible: {verb}, as JSON from stdin")
         sub.add_argument("--json", action="store_true", required=True, help="request on stdin, answer on stdout")
     return parser
@@ -114,10 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         _need_root()
-        if options.verb in VERBS:
-            verb = VERBS[options.verb]
-            request: Any = protocol.decode_request(sys.stdin.buffer.read(), verb.request)
-            protocol.answer(**verb.handle(request, options.root))
+        if options.verb in HANDLERS:
+            protocol.answer(**HANDLERS[options.verb](sys.stdin.buffer.read(), options.root))
             return Exit.OK
         return _people(options)
     except SlipwayError as error:
@@ -167,6 +189,8 @@ def _logs(name: str, options: argparse.Namespace) -> None:
     manifest = store.manifest(current)
     if options.service and options.service not in manifest.services:
         raise UsageError(f"{name} has no service {options.service}.", f"It has {', '.join(manifest.services)}.")
+    from slipway.project import Project  # noqa: PLC0415 - as above
+
     project = Project(store.path(current), manifest.project)
     services = [options.service] if options.service else []
     for text in project.follow(services=services, since=options.since, follow=options.follow):

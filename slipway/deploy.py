@@ -8,18 +8,20 @@ is started again and passes its own gate before the call ends.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from slipway.daemon import Container, Daemon
-from slipway.errors import PreflightError, SlipwayError, UnhealthyError
+from slipway.errors import CommandError, PreflightError, SlipwayError, UnhealthyError
 from slipway.gate import Gate
 from slipway.ledger import Entry, Ledger, Phase
 from slipway.plan import Activation, plan_activation
-from slipway.project import CommandError, Project
 from slipway.release import LABEL_NAME, LABEL_STACK, Manifest, Release
 from slipway.store import ROOT, Store
+
+if TYPE_CHECKING:
+    from slipway.project import Project
 
 NO_SCHEMA = "none"
 
@@ -69,7 +71,7 @@ class Deploy:
             if not held:
                 folder = self.store.place(release)
                 try:
-                    Project(folder, manifest.project).validate()
+                    self._open(folder, manifest).validate()
                 except SlipwayError:
                     self.store.drop(folder)
                     raise
@@ -289,7 +291,14 @@ class Deploy:
         return f"The release {current} still serves." if current else "No release has served before."
 
     def _project(self, manifest: Manifest) -> Project:
-        return Project(self.store.path(manifest.id), manifest.project)
+        return self._open(self.store.path(manifest.id), manifest)
+
+    @staticmethod
+    def _open(folder: Path, manifest: Manifest) -> Project:
+        # Imported here because it takes longer than all that a call does that finds nothing to change.
+        from slipway.project import Project  # noqa: PLC0415
+
+        return Project(folder, manifest.project)
 
     def _entry(self, phase: Phase, manifest: Manifest) -> Entry:
         return Entry(

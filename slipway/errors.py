@@ -52,3 +52,7 @@ class UnhealthyError(SlipwayError):
     """What runs is not what was declared, or a release failed and was taken back."""
 
     exit = Exit.UNHEALTHY
+
+
+class CommandError(SlipwayError):
+    """A command in a one-off container ended with an exit code other than 0."""

@@ -12,13 +12,9 @@ from python_on_whales import DockerClient
 from python_on_whales.exceptions import DockerException
 
 from slipway.contract import Migrate, Volume
-from slipway.errors import PreflightError, SlipwayError
+from slipway.errors import CommandError, PreflightError, SlipwayError
 from slipway.redact import redact, secrets_of
 from slipway.release import COMPOSE_FILE, LABEL_NAME
-
-
-class CommandError(SlipwayError):
-    """A command in a one-off container ended with an exit code other than 0."""
 
 
 class Project:

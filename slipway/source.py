@@ -85,8 +85,8 @@ def _regex(pattern: str) -> str:
 
 
 def _walk(context: Path, left_out: Callable[[str], bool]) -> Iterator[str]:
-    for folder, _, names in os.walk(context):
-        for name in names:
+    for folder, folders, names in os.walk(context):
+        for name in [*names, *(inner for inner in folders if (Path(folder) / inner).is_symlink())]:
             path = (Path(folder) / name).relative_to(context).as_posix()
             if not left_out(path):
                 yield path

@@ -238,7 +238,12 @@ def _push(image: Image) -> str:
     try:
         docker.image.push(names, quiet=True)
     except DockerException as error:
-        raise registry.unreachable(host, (error.stderr or "").strip()) from error
+        registry.manifest(image.repository, image.source.tags[0])  # tells if it is down
+        raise SlipwayError(
+            f"The registry {host} did not take {names[0]}.",
+            "Check its logs and its disk, then run the play again.",
+            details=(error.stderr or "").strip(),
+        ) from error
     pushed = registry.manifest(image.repository, image.source.tags[0])
     if pushed is None:
         raise SlipwayError(

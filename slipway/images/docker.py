@@ -89,6 +89,9 @@ def build(
         # With stream_logs it is the lines; the wrapper's type names all that it may be.
         for line in cast("Iterator[str]", built):
             log.append(line.rstrip())
+        # What these tags named before has no name left; images that a digest still names are not touched.
+        for label in labels:
+            docker.image.prune(filters={"label": label})
     except DockerException as error:
         raise SlipwayError(
             f"Building {what} failed.",

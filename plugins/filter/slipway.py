@@ -1,0 +1,97 @@
+"""Data shaping for the roles: from the inventory's contract to what a host is asked to do. All of it is pure."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from ansible.errors import AnsibleFilterError
+
+# The kit's own package lies beside its plugins; the controller need not have it installed.
+KIT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(KIT))
+
+from slipway import inventory, render
+from slipway.contract import decode_services
+from slipway.errors import SlipwayError
+
+ENGINE_SOURCES = ("slipway/**/*.py", "pyproject.toml", "requirements-engine.txt")
+
+
+def slipway_engine_key(kit: str) -> str:
+    """Name the engine that the kit at folder `kit` would install: 12 hex digits over its sources and locked needs."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in ENGINE_SOURCES for path in Path(kit).glob(pattern)):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(kit)} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()[:12]
+
+
+def slipway_problems(services: object, strategy: inventory.Strategy, lock: inventory.Lock, key: str) -> list[str]:
+    """All that is wrong with an inventory's contract, a sentence or two each; see slipway.inventory."""
+    return inventory.problems(services, strategy=strategy, lock=lock, fingerprint_key=key)
+
+
+def slipway_newest_tag(lock: Mapping[str, Mapping[str, str]], repository: str) -> str:
+    """The tag that was pushed last, or `unbuilt` before the first push.
+
+    The lock keeps the newest push last and names its version before its commit; an image of files that were not
+    committed has the tag `dev` alone.
+    """
+    tags = lock.get(repository, {})
+    if not tags:
+        return "unbuilt"
+    newest = list(tags.values())[-1]
+    return next(tag for tag, digest in tags.items() if digest == newest)
+
+
+def slipway_wanted_images(services: object, lock: inventory.Lock) -> dict[str, dict[str, str]]:
+    """Service -> repository, tag and digest, the digest empty where neither contract nor lock pins it."""
+    return {
+        name: {
+            "repository": service.image,
+            "tag": service.tag,
+            "digest": service.digest or lock.get(service.image, {}).get(service.tag, ""),
+        }
+        for name, service in decode_services(services).items()
+    }
+
+
+def slipway_ports(services: object) -> dict[str, int]:
+    """Service -> the loopback port that it publishes on the host."""
+    contract = decode_services(services)
+    return {name: service.host_port for name, service in contract.items() if service.host_port is not None}
+
+
+def slipway_render(services: object, name: str, environment: str, digests: dict[str, str], key: str) -> dict[str, Any]:
+    """Render a release; see slipway.render."""
+    try:
+        return render.render(services, name=name, environment=environment, digests=digests, key=key)
+    except (SlipwayError, msgspec.ValidationError) as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def slipway_finish(rendered: dict[str, Any], compose_text: str, key: str) -> dict[str, Any]:
+    """Join the laid-out Compose file to a rendered release; see slipway.render."""
+    return render.finish(rendered, compose_text, key)
+
+
+class FilterModule:
+    """Makes the filters known to Ansible."""
+
+    def filters(self) -> dict[str, Any]:
+        """Names the filters of this file."""
+        return {
+            "slipway_engine_key": slipway_engine_key,
+            "slipway_finish": slipway_finish,
+            "slipway_newest_tag": slipway_newest_tag,
+            "slipway_ports": slipway_ports,
+            "slipway_problems": slipway_problems,
+            "slipway_render": slipway_render,
+            "slipway_wanted_images": slipway_wanted_images,
+        }

@@ -1,0 +1,74 @@
+#!/usr/bin/python
+"""Thin front to `slipway preflight`."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slipway_preflight
+short_description: Check that a deploy could go through on this host, and pin its images
+description:
+  - Looks at the Docker daemon, the free disk space, the ports and the registries. Changes nothing.
+author: Slipway
+options:
+  name:
+    description: The environment's C(slipway_name).
+    type: str
+    required: true
+  images:
+    description: Service to C(repository), C(tag) and C(digest). Where the digest is empty the registry is asked for it.
+    type: dict
+    required: true
+  ports:
+    description: Service to the loopback port that it publishes.
+    type: dict
+    default: {}
+  min_free_mb:
+    description: Megabytes that have to be free where images and where releases are kept.
+    type: int
+    required: true
+attributes:
+  check_mode: {support: full, description: It never changes anything.}
+  diff_mode: {support: none, description: There is nothing to compare.}
+  idempotent: {support: full, description: It only looks.}
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  slipway_preflight:
+    name: shop-production
+    images:
+      api: {repository: registry.example/shop/api, tag: 1.4.2, digest: ""}
+    ports: {api: 4000}
+    min_free_mb: 500
+"""
+
+RETURN = r"""
+digests:
+  description: Service to the digest of its image.
+  type: dict
+  returned: when the engine is there
+current:
+  description: The release that serves now.
+  type: str
+  returned: when one does
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.engine import call
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "images": {"type": "dict", "required": True},
+            "ports": {"type": "dict", "default": {}},
+            "min_free_mb": {"type": "int", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    module.exit_json(**call(module, "preflight", **module.params))
+
+
+if __name__ == "__main__":
+    main()
