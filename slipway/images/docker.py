@@ -91,7 +91,7 @@ def build(
             log.append(line.rstrip())
         # What these tags named before has no name left; images that a digest still names are not touched.
         for label in labels:
-            docker.image.prune(filters={"label": label})
+            docker.image.prune(filters=[("label", label)])
     except DockerException as error:
         raise SlipwayError(
             f"Building {what} failed.",
