@@ -54,6 +54,13 @@ class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, froze
     gid: int = 0
 
 
+class ConfigSchema(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """A config file that the service cannot do without, and the JSON Schema that it must meet."""
+
+    path: str
+    schema: dict[str, Any]
+
+
 class Volume(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """A named volume; its name on the host is `<slipway_name>-<name>`, whatever the release."""
 
@@ -97,8 +104,7 @@ class Service(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     secret_env: dict[str, str] = {}
     required_env: list[str] = []
     config_files: list[ConfigFile] = []
-    config_schema: dict[str, dict[str, Any]] = {}
-    """Path in the container -> the JSON Schema that the config file there must meet. The file must be given."""
+    config_schema: list[ConfigSchema] = []
     health: Health | None = None
     migrate: Migrate | None = None
     volumes: dict[str, Volume] = {}

@@ -108,17 +108,17 @@ def _environment(name: str, service: Service) -> Iterator[str]:
 
 def _config(name: str, service: Service) -> Iterator[str]:
     files = {config.path: config for config in service.config_files}
-    for path, schema in service.config_schema.items():
-        if path in files:
-            yield from (f"{path}: {finding}" for finding in _against_schema(files[path], schema))
+    for wanted in service.config_schema:
+        if wanted.path in files:
+            findings = _against_schema(files[wanted.path], wanted.schema)
+            yield from (f"{wanted.path}: {finding}" for finding in findings)
             continue
-        beside = sorted(
-            posixpath.basename(other) for other in files if posixpath.dirname(other) == posixpath.dirname(path)
-        )
+        folder, missing = posixpath.split(wanted.path)
+        beside = sorted(posixpath.basename(path) for path in files if posixpath.dirname(path) == folder)
         there = f"beside it the inventory has {', '.join(beside)}" if beside else "the inventory has none beside it"
         yield (
-            f"The service {name} needs the config file {path}, and {there}. "
-            f"Add {posixpath.basename(path)} to app_services.{name}.config_files."
+            f"The service {name} needs the config file {wanted.path}, and {there}. "
+            f"Add {missing} to app_services.{name}.config_files."
         )
     for config in service.config_files:
         if not _readable(config, service):

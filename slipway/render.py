@@ -104,7 +104,7 @@ def _config_text(config: ConfigFile) -> str:
 
 
 def _without_secrets(spec: Service) -> Service:
-    return msgspec.structs.replace(spec, config_files=[], config_schema={}, env={}, secret_env={})
+    return msgspec.structs.replace(spec, config_files=[], config_schema=[], env={}, secret_env={})
 
 
 def _named(compose: dict[str, Any], name: str, release_id: str) -> dict[str, Any]:

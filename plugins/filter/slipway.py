@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,25 @@ from slipway.contract import decode_services
 from slipway.errors import SlipwayError
 
 ENGINE_SOURCES = ("slipway/**/*.py", "pyproject.toml", "requirements-engine.txt")
+
+
+def plain(data: Any) -> Any:
+    """Copy Ansible's lazy, tagged containers into dicts, lists and strings that other libraries understand."""
+    match data:
+        case Mapping():
+            return {str(key): plain(value) for key, value in data.items()}
+        case bool() | None:
+            return data
+        case str():
+            return str(data)
+        case int():
+            return int(data)
+        case float():
+            return float(data)
+        case Sequence():
+            return [plain(value) for value in data]
+        case _:
+            raise AnsibleFilterError(f"A value of type {type(data).__name__} has no place in a contract.")
 
 
 def slipway_engine_key(kit: str) -> str:
@@ -81,17 +101,28 @@ def slipway_finish(rendered: dict[str, Any], compose_text: str, key: str) -> dic
     return render.finish(rendered, compose_text, key)
 
 
+def on_plain_data(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a filter plain arguments, whatever Ansible hands over."""
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any) -> Any:
+        return function(*map(plain, arguments))
+
+    return wrapped
+
+
 class FilterModule:
     """Makes the filters known to Ansible."""
 
     def filters(self) -> dict[str, Any]:
         """Names the filters of this file."""
-        return {
-            "slipway_engine_key": slipway_engine_key,
-            "slipway_finish": slipway_finish,
-            "slipway_newest_tag": slipway_newest_tag,
-            "slipway_ports": slipway_ports,
-            "slipway_problems": slipway_problems,
-            "slipway_render": slipway_render,
-            "slipway_wanted_images": slipway_wanted_images,
-        }
+        filters = (
+            slipway_engine_key,
+            slipway_finish,
+            slipway_newest_tag,
+            slipway_ports,
+            slipway_problems,
+            slipway_render,
+            slipway_wanted_images,
+        )
+        return {function.__name__: on_plain_data(function) for function in filters}

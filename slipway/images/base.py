@@ -156,7 +156,6 @@ def _mmdebstrap(suite: str, sources: Path, rootfs: Path, today: date) -> None:
             "--mode=root",
             "--variant=minbase",
             "--format=tar",
-            "--quiet",
             *certificates,
             *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
             f"--customize-hook={forget}",
@@ -164,7 +163,8 @@ def _mmdebstrap(suite: str, sources: Path, rootfs: Path, today: date) -> None:
             str(rootfs),
             str(sources),
         ],
-        env={**os.environ, "SOURCE_DATE_EPOCH": str(_midnight(today))},
+        # The tree is laid out beside the archive: /tmp may be memory, or mounted without devices.
+        env={**os.environ, "TMPDIR": str(rootfs.parent.parent), "SOURCE_DATE_EPOCH": str(_midnight(today))},
         capture_output=True,
         text=True,
         check=False,

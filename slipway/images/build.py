@@ -268,11 +268,32 @@ def _answer(image: Image, found: Found, how: How) -> ImageAnswer:
 
 
 def unpack(archive: str, folder: Path) -> None:
-    """Lay a packed source down in `folder`."""
+    """Lay a packed source down in `folder`: files and links, nothing else and nowhere else.
+
+    Not `extractall(filter="data")`: Debian 12's Python is older than that filter.
+    """
     try:
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(archive, validate=True)), mode="r:gz") as packed:
-            packed.extractall(folder, filter="data")
+            for member in packed:
+                _lay_down(packed, member, folder)
     except (ValueError, tarfile.TarError) as error:
         raise UsageError(
-            "The source in the request is not a base64 tar.gz.", "Use the kit and the engine of one version."
+            "The source in the request is not a base64 tar.gz of files below one folder.",
+            "Use the kit and the engine of one version.",
         ) from error
+
+
+def _lay_down(packed: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    path = folder / member.name
+    # Resolved, so that a link laid down before cannot lead the way out either.
+    if not path.parent.resolve().is_relative_to(folder.resolve()) or path.name in {"", ".."}:
+        raise ValueError(member.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = packed.extractfile(member) if member.isreg() else None
+    if member.issym():
+        path.symlink_to(member.linkname)
+    elif content is not None:
+        path.write_bytes(content.read())
+        path.chmod(member.mode)
+    else:
+        raise ValueError(member.name)
