@@ -7,6 +7,7 @@ lock instead of failing when it upgrades, and DDL is rolled back like anything e
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -77,6 +78,10 @@ class Database:
         try:
             connection = await self.engine.connect()
         except (DBAPIError, PoolTimeoutError, OSError) as error:
+            if self.is_sqlite:
+                # The driver's thread tells this loop that it has ended, and nothing else waits for that: were the loop
+                # closed first, a traceback would follow the sentence that explains the failure.
+                await asyncio.sleep(0.05)
             raise self._unavailable(error) from None
         try:
             yield connection

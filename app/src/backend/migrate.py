@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -79,7 +80,9 @@ class Migrations:
         return list(self._scripts.iterate_revisions(target, current or "base"))[::-1]
 
     def _downwards(self, current: str | None, target: str) -> list[Script]:
-        return [] if current is None else list(self._scripts.iterate_revisions(current, target))
+        return (
+            [] if current is None else list(self._scripts.iterate_revisions(current, target, select_for_downgrade=True))
+        )
 
     async def _move(
         self,
@@ -93,7 +96,7 @@ class Migrations:
             self._known(current)
             try:
                 steps = _revisions(plan(current, target))
-            except CommandError as error:
+            except (CommandError, RevisionError) as error:
                 raise UsageError(
                     f'There is no way from revision {current or "none"} to "{target}": {error}.',
                     "Name a revision of this release, or leave it out.",
