@@ -101,6 +101,35 @@ def test_a_source_that_is_no_archive_is_refused(tmp_path: Path) -> None:
         unpack("bm90IGEgdGFy", tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../escape", "/etc/escape", "linked/escape"])
+def test_a_source_that_leaves_its_folder_is_refused(name: str, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        link = tarfile.TarInfo("linked")
+        link.type, link.linkname = tarfile.SYMTYPE, ".."
+        archive.addfile(link)
+        archive.addfile(tarfile.TarInfo(name))
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    with pytest.raises(UsageError, match="files below one folder"):
+        unpack(base64.b64encode(packed.getvalue()).decode(), inside)
+    assert not (tmp_path / "escape").exists()
+
+
+def test_a_packed_source_comes_out_as_it_went_in(tmp_path: Path) -> None:
+    context, out = tmp_path / "in", tmp_path / "out"
+    (context / "bin").mkdir(parents=True)
+    out.mkdir()
+    (context / "Dockerfile").write_text("FROM scratch\n")
+    (context / "bin" / "run").write_text("#!/bin/sh\n")
+    (context / "bin" / "run").chmod(0o755)
+    (context / "again").symlink_to("bin/run")
+    unpack(str(pack(context)["archive"]), out)
+    assert (out / "bin" / "run").stat().st_mode & 0o777 == 0o755
+    assert (out / "again").readlink() == Path("bin/run")
+    assert (out / "Dockerfile").read_text() == "FROM scratch\n"
+
+
 # --- Where a base comes from -----------------------------------------------------------------------------
 
 DEB822 = """\

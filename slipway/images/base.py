@@ -128,7 +128,7 @@ def _bootstrap(base: Base, today: date) -> BaseAnswer:
         (context / "Dockerfile").write_text(base.recipe)
         listing = folder / "debian.list"
         listing.write_text("\n".join(sources) + "\n")
-        _mmdebstrap(base.suite, listing, context / "rootfs.tar", today)
+        mmdebstrap(base.suite, listing, context / "rootfs.tar", today)
         build(
             context,
             tags=[reference],
@@ -144,7 +144,7 @@ def _id_of(reference: str) -> str:
     return str(image["Id"]) if image else ""
 
 
-def _mmdebstrap(suite: str, sources: Path, rootfs: Path, today: date) -> None:
+def mmdebstrap(suite: str, sources: Path, rootfs: Path, today: date) -> None:
     """Lay out a minimal Debian as a tar file, bit-identical for one day and one state of the mirror."""
     # A minimal Debian cannot check an https mirror.
     certificates = ["--include=ca-certificates"] if " https:" in sources.read_text() else []
@@ -163,24 +163,26 @@ def _mmdebstrap(suite: str, sources: Path, rootfs: Path, today: date) -> None:
             str(rootfs),
             str(sources),
         ],
-        # The tree is laid out beside the archive: /tmp may be memory, or mounted without devices.
-        env={**os.environ, "TMPDIR": str(rootfs.parent.parent), "SOURCE_DATE_EPOCH": str(_midnight(today))},
-        capture_output=True,
+        # The tree is laid out beside the sources: /tmp may be memory, or mounted without devices.
+        env={**os.environ, "TMPDIR": str(sources.parent), "SOURCE_DATE_EPOCH": str(_midnight(today))},
+        # apt reports what is wrong with a mirror on either of the two.
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
     )
     if run.returncode == 0:
         return
-    if "NO_PUBKEY" in run.stderr or "EXPKEYSIG" in run.stderr:
+    if "NO_PUBKEY" in run.stdout or "EXPKEYSIG" in run.stdout:
         raise SlipwayError(
             f"This machine's Debian keyring does not hold the key that {suite} is signed with.",
             "Upgrade it with `apt-get install --only-upgrade debian-archive-keyring`, then run the play again.",
-            details=_tail(run.stderr),
+            details=_tail(run.stdout),
         )
     raise SlipwayError(
         f"Bootstrapping {suite} from Debian packages failed.",
         "Read mmdebstrap's last lines below; check that the mirrors of /etc/apt answer and carry this suite.",
-        details=_tail(run.stderr),
+        details=_tail(run.stdout),
     )
 
 

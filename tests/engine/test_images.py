@@ -173,6 +173,17 @@ def test_check_mode_says_that_a_named_base_would_be_pulled() -> None:
     assert "pulled as 127.0.0.1:9/debian:trixie-slim" in str(answer["msg"])
 
 
+def test_a_keyring_that_lacks_the_suites_key_is_said_in_a_sentence(tmp_path: Path) -> None:
+    sources = bases.sources_of_this_machine("trixie")
+    # As good as a keyring from before the suite was released.
+    empty = tmp_path / "empty.gpg"
+    empty.write_bytes(b"")
+    listing = tmp_path / "debian.list"
+    listing.write_text("\n".join(line.replace("deb ", f'deb [signed-by="{empty}"] ', 1) for line in sources) + "\n")
+    with pytest.raises(SlipwayError, match="keyring does not hold the key that trixie is signed with"):
+        bases.mmdebstrap("trixie", listing, tmp_path / "rootfs.tar", datetime.now(UTC).date())
+
+
 # --- Building and pushing -----------------------------------------------------------------------------------------
 
 
