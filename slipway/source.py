@@ -1,6 +1,6 @@
 """Pack what goes into an image, on the controller, and say which version of it this is.
 
-Runs as the invoking user, who owns the checkout: git as root would refuse it, and a builder needs no git at all.
+Runs as the invoking user, so a builder needs neither git nor the checkout.
 """
 
 from __future__ import annotations
@@ -129,20 +129,17 @@ def _uncommitted(context: Path, files: list[str], ignored: Callable[[str], bool]
 
 def _git(context: Path, *arguments: str) -> str:
     """What git says, or nothing where there is no git or no checkout."""
+    settings = (
+        # `sudo make up` in a user's checkout: root reads what another owns, and the kit runs from it anyway.
+        "safe.directory=*",
+        # A monitor that the checkout's own configuration names would be started.
+        "core.fsmonitor=false",
+        "core.quotePath=false",
+    )
+    options = [part for setting in settings for part in ("-c", setting)]
     try:
         done = subprocess.run(
-            # A file system monitor of the checkout's own configuration has no business here, nor has the index lock.
-            [
-                "git",
-                "-C",
-                str(context),
-                "--no-optional-locks",
-                "-c",
-                "core.fsmonitor=false",
-                "-c",
-                "core.quotePath=false",
-                *arguments,
-            ],
+            ["git", "-C", str(context), "--no-optional-locks", *options, *arguments],
             capture_output=True,
             check=False,
         )

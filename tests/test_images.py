@@ -315,6 +315,14 @@ def test_a_change_that_does_not_reach_the_image_is_no_dirt(checkout: Path, file:
     assert pack(checkout, version="0.1.0") == before
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a checkout to somebody else")
+def test_root_may_pack_the_checkout_of_the_user_who_typed_sudo(checkout: Path) -> None:
+    before = pack(checkout, version="0.1.0")
+    for path in [checkout.parent, *checkout.parent.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    assert pack(checkout, version="0.1.0") == before
+
+
 def test_a_git_ignored_file_that_reaches_the_image_makes_it_dev(checkout: Path) -> None:
     (checkout / ".gitignore").write_text("local.py\n")
     commit(checkout, "Ignore")
