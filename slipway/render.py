@@ -79,7 +79,11 @@ def render(
 
 
 def finish(rendered: dict[str, Any], compose_text: str, key: str) -> dict[str, Any]:
-    """Join the laid-out Compose file to what :func:`render` gave: the release that a host stages."""
+    """Join the laid-out Compose file to what :func:`render` gave.
+
+    The answer holds `release`, which has no secret in it and may be logged, and `contents`, file -> text, which may
+    not: Ansible keeps the two in different arguments of the module that ships them.
+    """
     manifest = {
         **rendered["manifest"],
         "fingerprints": {
@@ -89,7 +93,14 @@ def finish(rendered: dict[str, Any], compose_text: str, key: str) -> dict[str, A
     }
     # 0400: where an application takes secrets only through its environment, they stand in this file.
     compose_file = {"path": COMPOSE_FILE, "content": compose_text, "mode": "0400", "uid": 0, "gid": 0}
-    return {"manifest": manifest, "files": [*rendered["files"], compose_file]}
+    files = [*rendered["files"], compose_file]
+    return {
+        "release": {
+            "manifest": manifest,
+            "files": [{name: value for name, value in file.items() if name != "content"} for file in files],
+        },
+        "contents": {file["path"]: file["content"] for file in files},
+    }
 
 
 def _folder_path(service: str, config: ConfigFile) -> str:

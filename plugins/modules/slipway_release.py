@@ -27,7 +27,10 @@ options:
     description: Id of the release, for I(state=migrated), C(active) and C(verified).
     type: str
   release:
-    description: The whole release as the filter C(slipway_finish) gives it, for I(state=staged).
+    description: The manifest and the list of files as the filter C(slipway_finish) gives them, for I(state=staged).
+    type: dict
+  contents:
+    description: File to its text, for I(state=staged). They may hold secrets, so they are never logged.
     type: dict
   run:
     description: Id of this run of the playbook; the ledger groups its entries by it.
@@ -95,12 +98,13 @@ def main() -> None:
             "state": {"type": "str", "required": True, "choices": list(VERBS)},
             "name": {"type": "str", "required": True},
             "id": {"type": "str"},
-            "release": {"type": "dict", "no_log": True},
+            "release": {"type": "dict"},
+            "contents": {"type": "dict", "no_log": True},
             "run": {"type": "str", "required": True},
             "by": {"type": "str", "required": True},
         },
         required_if=[
-            ("state", "staged", ["release"]),
+            ("state", "staged", ["release", "contents"]),
             ("state", "migrated", ["id"]),
             ("state", "active", ["id"]),
             ("state", "verified", ["id"]),
@@ -110,7 +114,8 @@ def main() -> None:
     given = module.params
     request = {"run": given["run"], "by": given["by"]}
     if given["state"] == "staged":
-        request["release"] = given["release"]
+        files = [{**file, "content": given["contents"][file["path"]]} for file in given["release"]["files"]]
+        request["release"] = {**given["release"], "files": files}
     else:
         request["name"] = given["name"]
     if given["state"] in ("migrated", "active", "verified"):

@@ -1,0 +1,48 @@
+# Thin: each target is one command that can be typed as well.
+PYTHON ?= python3
+PLAY = .venv/bin/ansible-playbook -i inventories/local $(BECOME)
+BECOME = $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
+
+.PHONY: up down destroy test bench lock
+
+up: .venv/controller | root ## turn this machine into a running, verified backend
+	$(PLAY) playbooks/site.yml
+
+down: .venv/controller | root ## stop it; data stays
+	$(PLAY) playbooks/stop.yml
+
+destroy: .venv/controller | root ## remove what the kit put here, data included, Docker excepted (asks; yes=1 does not)
+	$(PLAY) playbooks/destroy.yml $(if $(yes),-e destroy_confirm=semiont-local)
+
+test: .venv/dev | root ## lint, unit, backend, engine and molecule tests
+	$(PLAY) tests/setup.yml
+	.venv/bin/pytest $(tests)
+
+bench: .venv/dev | root ## measure, as a table with ratios against bare docker compose
+	$(PLAY) tests/setup.yml
+	.venv/bin/python tests/bench/bench.py
+
+lock: .venv/dev ## compile the pinned requirements anew from pyproject.toml
+	.venv/bin/uv pip compile -q $(LOCK) pyproject.toml -o requirements-engine.txt
+	.venv/bin/uv pip compile -q $(LOCK) -c requirements-engine.txt --extra controller pyproject.toml -o requirements.txt
+	.venv/bin/uv pip compile -q $(LOCK) -c requirements.txt -c app/requirements.txt --extra controller --extra dev \
+		pyproject.toml -o requirements-dev.txt
+LOCK = --generate-hashes --universal --python-version 3.11 --no-header
+
+.venv/controller: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Slipway needs Python 3.11 or newer. Name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS).' >&2; exit 1; }
+	@$(PYTHON) -m venv .venv \
+		|| { echo 'Python has no venv module here. Install it: apt-get install -y python3-venv.' >&2; exit 1; }
+	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/dev: .venv/controller requirements-dev.txt app/requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt -r app/requirements.txt
+	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable app
+	@touch $@
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null \
+		|| { echo 'This needs root. Run it as root, or install sudo and give this user the right to use it.' >&2; exit 1; }
