@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,10 @@ from pathlib import Path
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
+
+# Where pytest imports by path (importlib mode), nothing puts this directory on the path.
+sys.path.insert(0, str(Path(__file__).parent))
+
 from backend_support import PASSWORD, Cluster, Process, free_port, run_migrations, write_config
 
 
