@@ -124,5 +124,15 @@ class Service(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
 
 
 def decode_services(data: object) -> dict[str, Service]:
-    """Decode `app_services`. Raises msgspec.ValidationError, whose text names the path and no value."""
-    return msgspec.convert(data, dict[str, Service])
+    """Decode `app_services`. Raises msgspec.ValidationError, whose text names the whole path and no value."""
+    # Service by service: msgspec's own path for a key of a mapping is `$[...]`, which does not say which service.
+    return {name: _decode_service(name, body) for name, body in msgspec.convert(data, dict[str, Any]).items()}
+
+
+def _decode_service(name: str, body: object) -> Service:
+    try:
+        return msgspec.convert(body, Service)
+    except msgspec.ValidationError as error:
+        said, _, path = str(error).partition(" - at `$")
+        path = f"app_services.{name}{path.rstrip('`')}"
+        raise msgspec.ValidationError(f"{said} - at `{path}`") from error

@@ -16,8 +16,17 @@ def listener(port: int, proc: Path = PROC) -> str | None:
     wanted = {f"socket:[{inode}]" for inode in inodes}
     for process in proc.glob("[0-9]*"):
         if wanted & _sockets(process):
-            return f"{(process / 'comm').read_text().strip()}, process {process.name}"
+            return _named(process)
     return "a process of another namespace"
+
+
+def _named(process: Path) -> str:
+    number = f"process {process.name}"
+    try:
+        return f"{(process / 'comm').read_text().strip()}, {number}"
+    except OSError:
+        # It ended while we looked.
+        return number
 
 
 def _listening(table: Path, port: int) -> list[str]:

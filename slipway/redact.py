@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,11 +44,22 @@ def secrets_of(folder: Path) -> set[str]:
 
 
 def redact(text: str, secrets: set[str]) -> str:
-    """Mask every secret in the text, the longest first, so that no tail of one stays."""
-    for secret in sorted(secrets, key=len, reverse=True):
+    """Mask every secret in the text, the longest first, so that no tail of one stays.
+
+    A secret is masked as it is, as a log in JSON writes it, and line by line, since a log puts its prefix between.
+    """
+    shapes = {shape for secret in secrets for shape in _shapes(secret)}
+    for secret in sorted(shapes, key=len, reverse=True):
         if len(secret) >= SHORTEST:
             text = text.replace(secret, MASK)
     return text
+
+
+def _shapes(secret: str) -> Iterator[str]:
+    for text in (secret, *secret.splitlines()):
+        yield text
+        yield json.dumps(text)[1:-1]
+        yield json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _password(value: str) -> Iterator[str]:

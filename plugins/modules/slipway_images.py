@@ -14,6 +14,11 @@ description:
   - The controller packs the folders, so the host needs neither git nor a copy of them.
 author: Slipway
 options:
+  state:
+    description: C(absent) removes every image that the kit made on this host; nothing else is looked at then.
+    type: str
+    choices: [present, absent]
+    default: present
   base_image:
     description: The base, to be pulled where the host lacks it. Empty bootstraps one from Debian packages.
     type: str
@@ -146,6 +151,7 @@ def main() -> None:
     }
     module = AnsibleModule(
         argument_spec={
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "base_image": {"type": "str", "default": ""},
             "base_suite": {"type": "str", "default": "trixie"},
             "base_max_age_days": {"type": "int", "default": 30},
@@ -159,6 +165,7 @@ def main() -> None:
     answer = call(
         module,
         "images",
+        state=given["state"],
         base={
             "image": given["base_image"],
             "suite": given["base_suite"],

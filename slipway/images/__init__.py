@@ -8,12 +8,14 @@ label `org.slipway.inputs`; where that label is found again, nothing is built an
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 import msgspec
 
 from slipway.images import base as bases
-from slipway.images.base import Base, BaseAnswer
-from slipway.images.build import Image, ImageAnswer, ensure, plan
+from slipway.images.base import DAY_LABEL, Base, BaseAnswer
+from slipway.images.build import INPUTS_LABEL, Image, ImageAnswer, ensure, plan
+from slipway.images.docker import Images, remove
 
 __all__ = ["Base", "Image", "ImagesRequest", "run"]
 
@@ -22,17 +24,21 @@ class ImagesRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What `slipway images --json` reads: a base, and the images to build from it, in this order."""
 
     check: bool = False
+    state: Literal["present", "absent"] = "present"
+    """absent removes every image that the kit made on this host, whatever else the request lists."""
     base: Base = msgspec.field(default_factory=Base)
     images: list[Image] = []
 
 
 def run(request: ImagesRequest) -> dict[str, object]:
-    """Ensure the base and every image; in check mode say what would be done.
+    """Ensure the base and every image, or remove them all; in check mode say what would be done.
 
     The answer: `changed`, `msg` (one sentence per thing done), `missing` (Debian packages that have to be
     installed first; then nothing was done), `base` (reference, id, how, seconds) and `images` (repository, tags,
     reference, digest, id, size in bytes, how: built|pushed|unchanged, why, seconds), or in check mode how: build.
     """
+    if request.state == "absent":
+        return _remove(check=request.check)
     base = bases.find(request.base)
     if base is None and not request.base.image:
         missing = bases.missing_packages()
@@ -52,6 +58,14 @@ def run(request: ImagesRequest) -> dict[str, object]:
         "base": base,
         "images": images,
     }
+
+
+def _remove(*, check: bool) -> dict[str, object]:
+    found = {image["Id"] for label in (INPUTS_LABEL, DAY_LABEL) for image in Images().labelled(label)}
+    if found and not check:
+        remove(sorted(found))
+    done = "to remove" if check else "removed"
+    return {"changed": bool(found), "msg": f"Images {done}: {len(found)}.", "missing": [], "base": None, "images": []}
 
 
 def _not_yet(request: ImagesRequest, missing: list[str]) -> dict[str, object]:

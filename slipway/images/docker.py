@@ -28,10 +28,25 @@ class Images(Daemon):
     """Questions about the images that this host holds."""
 
     def labelled(self, label: str) -> list[dict[str, Any]]:
-        """The images with the label `name=value`: Id, RepoTags, Labels, Size (bytes)."""
+        """The images with the label `name`, or `name=value`: Id, RepoTags, Labels, Size (bytes)."""
         filters = msgspec.json.encode({"label": [label]}).decode()
         found: list[dict[str, Any]] = self._get(f"/images/json?{urlencode({'filters': filters})}")
         return [{**image, "RepoTags": image["RepoTags"] or []} for image in found]
+
+
+def remove(images: list[str]) -> None:
+    """Remove images by id with all their tags. Raises :class:`SlipwayError` where a container still uses one."""
+    from python_on_whales import docker  # noqa: PLC0415 - see build()
+    from python_on_whales.exceptions import DockerException  # noqa: PLC0415
+
+    try:
+        docker.image.remove(images, force=True)
+    except DockerException as error:
+        raise SlipwayError(
+            "An image of the kit could not be removed.",
+            "Remove the container that uses it and run the play again.",
+            details=error.stderr or "",
+        ) from error
 
 
 def need_room() -> None:
