@@ -13,6 +13,7 @@ down: .venv/controller | root ## stop it; data stays
 
 destroy: .venv/controller | root ## remove what the kit put here, data included, Docker excepted (asks; yes=1 does not)
 	$(PLAY) playbooks/destroy.yml $(if $(yes),-e destroy_confirm=semiont-local)
+	rm -rf inventories/local/.secrets inventories/local/images.lock.yml
 
 test: .venv/dev | root ## lint, unit, backend, engine and molecule tests
 	$(PLAY) tests/setup.yml

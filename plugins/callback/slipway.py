@@ -200,7 +200,8 @@ def _standing(host: str, status: Mapping[str, Any], phases: Mapping[str, float])
     for name, service in status["services"].items():
         digest = service["image"].partition("@")[2][:19]
         rows.append((name, f"{service['url'] or 'answers nobody'}   {service['tag']}   {digest}"))
-    rows.append(("took", " · ".join(f"{phase} {seconds:.1f} s" for phase, seconds in phases.items() if seconds >= WORTH_SAYING)))
+    took = " · ".join(f"{phase} {seconds:.1f} s" for phase, seconds in phases.items() if seconds >= WORTH_SAYING)
+    rows.append(("took", took))
     sudo = "" if os.geteuid() == 0 else "sudo "
     rows += [
         ("next", f"{sudo}slipway status     how it stands"),

@@ -7,12 +7,13 @@ virtual environment and is reached as a program, the way an operator reaches it.
 from __future__ import annotations
 
 import json
-import os
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
 ENGINE = "/opt/slipway/venv/bin/slipway"
 PROTOCOL = 1
+USAGE = 64
 
 
 def call(module: AnsibleModule, verb: str, **request: object) -> dict[str, object]:
@@ -21,7 +22,7 @@ def call(module: AnsibleModule, verb: str, **request: object) -> dict[str, objec
     A host without an engine is an error, except in check mode: there the engine would have been installed by the
     tasks before, so the answer says that nothing more can be foretold.
     """
-    if not os.path.exists(ENGINE):
+    if not Path(ENGINE).exists():
         if module.check_mode:
             module.exit_json(
                 changed=True, msg=f"The engine is not installed yet, so `{verb}` cannot be planned further."
@@ -42,8 +43,9 @@ def call(module: AnsibleModule, verb: str, **request: object) -> dict[str, objec
             msg=f"The engine speaks protocol {answer.get('protocol')}, this kit speaks {PROTOCOL}. "
             "Run playbooks/provision.yml for this host."
         )
+    if not answer["ok"] and answer["exit"] == USAGE and module.check_mode:
+        # An engine that does not know the request is one that the real run replaces first.
+        module.exit_json(changed=True, msg=f"The engine will be replaced, so `{verb}` cannot be planned further.")
     if not answer["ok"]:
-        module.fail_json(
-            msg=f"{answer['what']} {answer['do_next']}", details=answer["details"], exit=answer["exit"]
-        )
+        module.fail_json(msg=f"{answer['what']} {answer['do_next']}", details=answer["details"], exit=answer["exit"])
     return answer
