@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 LISTEN = "0A"
@@ -39,8 +40,13 @@ def _listening(table: Path, port: int) -> list[str]:
 
 
 def _sockets(process: Path) -> set[str]:
+    found = set()
     try:
-        return {str(handle.readlink()) for handle in (process / "fd").iterdir()}
+        for handle in (process / "fd").iterdir():
+            # Another handle of a process that goes on may be closed between the list and the look at it.
+            with suppress(FileNotFoundError):
+                found.add(str(handle.readlink()))
     except OSError:
         # It ended while we looked.
         return set()
+    return found
