@@ -1,0 +1,195 @@
+"""The controller's half of preflight: each bad input gives its one clear sentence, and none tells a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from slipway.inventory import Strategy, problems
+
+KEY = "k" * 32
+LOCK = {"registry.example/shop/api": {"1.4.2-build.7": "sha256:" + "1" * 64}}
+SHORT = "hunter2-hunter2"
+CONFIG = "/app/config/environments/production.json"
+
+Services = dict[str, Any]
+Change = Callable[[Services], object]
+
+
+def check(services: object, strategy: Strategy = "immutable", key: str = KEY) -> list[str]:
+    return problems(services, strategy=strategy, lock=LOCK, fingerprint_key=key)
+
+
+def content(services: Services) -> dict[str, Any]:
+    found: dict[str, Any] = services["api"]["config_files"][0]["content"]
+    return found
+
+
+def test_an_inventory_that_is_complete_has_no_problems(services: Services) -> None:
+    assert check(services) == []
+
+
+BAD: dict[str, tuple[Change, str]] = {
+    "unknown key": (
+        lambda s: s["api"].update(replicas=3),
+        "The contract in app_services is wrong: Object contains unknown field `replicas` - at `app_services.api`. "
+        "Compare it with docs/configure.md.",
+    ),
+    "no tag": (
+        lambda s: s["api"].update(tag=""),
+        "app_services.api names neither a tag nor a digest. Pin the image that you want to run.",
+    ),
+    "latest": (
+        lambda s: s["api"].update(tag="latest"),
+        "app_services.api deploys the moving tag 'latest' in an environment whose tags are immutable. "
+        "Name a version, for example 1.4.2-build.7.",
+    ),
+    "dev": (
+        lambda s: s["api"].update(tag="dev"),
+        "app_services.api deploys the moving tag 'dev' in an environment whose tags are immutable. "
+        "Name a version, for example 1.4.2-build.7.",
+    ),
+    "not locked": (
+        lambda s: s["api"].update(tag="1.4.3"),
+        "The tag '1.4.3' of registry.example/shop/api is not in the environment's images.lock.yml. "
+        "Add its digest there, so that the same image is deployed everywhere.",
+    ),
+    "user by name": (
+        lambda s: s["api"].update(user="shop"),
+        'app_services.api.user is not of the form "uid:gid". Write numbers, for example "1001:1001". '
+        f"{CONFIG} would have mode 0440 and owner 0:1001, which the container's user shop cannot read. "
+        "Give it the gid of shop and mode 0440.",
+    ),
+    "root": (
+        lambda s: s["api"].update(user="0:1001"),
+        "app_services.api would run as root. Give it the image's own unprivileged uid:gid.",
+    ),
+    "missing variable": (
+        lambda s: s["api"]["env"].pop("SHOP_ROOT"),
+        "The service api needs SHOP_ROOT in its environment. Set it in app_services.api.env.",
+    ),
+    "short secret in the environment": (
+        lambda s: s["api"].update(secret_env={"JWT_SECRET": SHORT}),
+        "The secret JWT_SECRET of api is shorter than 32 characters. Generate a longer one: openssl rand -hex 32.",
+    ),
+    "missing config file": (
+        lambda s: s["api"].update(config_files=[]),
+        f"The service api needs the config file {CONFIG}, and the inventory has none beside it. "
+        "Add production.json to app_services.api.config_files.",
+    ),
+    "unknown environment": (
+        lambda s: s["api"]["config_schema"][0].update(path="/app/config/environments/qa.json"),
+        "The service api needs the config file /app/config/environments/qa.json, and beside it the inventory has "
+        "production.json. Add qa.json to app_services.api.config_files.",
+    ),
+    "unknown key in a config file": (
+        lambda s: content(s)["auth"].update(jwtsecret="x"),
+        f"{CONFIG}: $.auth has the unknown key jwtsecret. Remove it, or correct its spelling.",
+    ),
+    "missing key in a config file": (
+        lambda s: content(s)["database"].pop("url"),
+        f"{CONFIG}: $.database lacks url. Add what is missing.",
+    ),
+    "wrong type in a config file": (
+        lambda s: content(s)["database"].update(url=5432),
+        f"{CONFIG}: $.database.url is not of type string. Correct the value.",
+    ),
+    "value that is none of those allowed": (
+        lambda s: content(s)["auth"].update(mode=SHORT),
+        f"{CONFIG}: $.auth.mode is none of open, closed. Choose one of them.",
+    ),
+    "short secret in a config file": (
+        lambda s: content(s)["auth"].update(jwtSecret=SHORT),
+        f"{CONFIG}: $.auth.jwtSecret is shorter than 32 characters. Give it a longer value.",
+    ),
+    "config file that is not JSON": (
+        lambda s: s["api"]["config_files"][0].update(content=f'{{"auth": {SHORT}'),
+        f"{CONFIG}: it is not JSON (JSON is malformed: invalid character (byte 9)). "
+        "Correct the file and run the play again.",
+    ),
+    "config file of another owner": (
+        lambda s: s["api"]["config_files"][0].update(mode="0400", gid=0),
+        f"{CONFIG} would have mode 0400 and owner 0:0, which the container's user 1001:1001 cannot read. "
+        "Give it the gid of 1001:1001 and mode 0440.",
+    ),
+    "mode that is no number": (
+        lambda s: s["api"]["config_files"][0].update(mode="r--"),
+        f"{CONFIG} would have mode r-- and owner 0:1001, which the container's user 1001:1001 cannot read. "
+        "Give it the gid of 1001:1001 and mode 0440.",
+    ),
+    "need that is not there": (
+        lambda s: s["api"].update(needs=["cache"]),
+        "The service api needs cache, which app_services does not have. Add it or drop the need.",
+    ),
+    "one port twice": (
+        lambda s: s.update(web={"image": "r/web", "digest": "sha256:2", "user": "1:1", "port": 4100}),
+        "Services api and web both publish port 4100. Give one of them another number in app_services.web.publish.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), BAD.values(), ids=BAD)
+def test_bad_input_gives_its_one_sentence(change: Change, sentence: str, services: Services) -> None:
+    change(services)
+    assert " ".join(check(services)) == sentence
+
+
+@pytest.mark.parametrize(("change", "_sentence"), BAD.values(), ids=BAD)
+def test_no_sentence_tells_a_secret(change: Change, _sentence: str, services: Services, secret: str) -> None:
+    change(services)
+    said = " ".join(check(services))
+    assert SHORT not in said
+    assert secret not in said
+
+
+@pytest.mark.parametrize("services", [{}, None, [], "api"])
+def test_no_services_at_all_is_a_problem(services: object) -> None:
+    [said] = check(services)
+    assert "app_services" in said
+
+
+def test_a_short_fingerprint_key_is_named_and_not_told(services: Services) -> None:
+    assert check(services, key=SHORT) == [
+        "release_fingerprint_key is shorter than 32 characters. Generate a longer one: openssl rand -hex 32."
+    ]
+
+
+@pytest.mark.parametrize("tag", ["latest", "dev", "1.4.3"])
+def test_where_tags_are_mutable_any_tag_goes(tag: str, services: Services) -> None:
+    services["api"]["tag"] = tag
+    assert check(services, strategy="mutable") == []
+
+
+def test_a_digest_in_the_contract_needs_no_lock(services: Services) -> None:
+    services["api"].update(tag="1.4.3", digest="sha256:" + "2" * 64)
+    assert check(services) == []
+
+
+def test_all_problems_are_told_at_once(services: Services) -> None:
+    services["api"].update(tag="latest", user="0:0", needs=["cache"])
+    assert len(check(services)) == 3
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "readable"),
+    [
+        ({"uid": 1001}, "0400", True),
+        ({"uid": 1001, "gid": 1001}, "0040", False),
+        ({"gid": 1001}, "0440", True),
+        ({"gid": 1001}, "0404", False),
+        ({}, "0444", True),
+        ({}, "0440", False),
+    ],
+)
+def test_a_file_is_read_by_the_first_of_owner_group_and_others_that_fits(
+    owner: dict[str, int], mode: str, readable: bool, services: Services
+) -> None:
+    services["api"]["config_files"][0].update({"uid": 0, "gid": 0, **owner, "mode": mode})
+    assert (check(services) == []) == readable
+
+
+def test_a_config_file_given_as_json_text_is_checked_like_one_given_as_data(services: Services) -> None:
+    services["api"]["config_files"][0]["content"] = '{"database": {"url": "x"}}'
+    assert check(services) == [f"{CONFIG}: $ lacks auth. Add what is missing."]
