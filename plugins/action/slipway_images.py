@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from slipway.source import SourceError, pack
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
     """Replaces `context` and `version_file`, paths on the controller, by `source`, what they hold."""
 
     _requires_connection = True
