@@ -48,16 +48,27 @@ def changes(output: str) -> dict[str, int]:
     return {found["host"]: int(found["changed"]) for found in RECAP.finditer(output)}
 
 
+def has_each_step_with_nothing_left_to_do(steps: list[tuple[str, str]], wanted: list[str], host: str) -> None:
+    """Whether the scenario took the `wanted` steps, changed `host` once, and never again."""
+    taken = [(name, output) for name, output in steps if name in wanted]
+    assert [name for name, _ in taken] == wanted
+    check_before, check_after = (output for name, output in taken if name == "check")
+    outputs = dict(taken)
+    assert changes(check_before)[host] > 0, "--check on a bare host tells what would be done"
+    assert changes(outputs["converge"])[host] > 0
+    assert set(changes(check_after).values()) == {0}, "--check on a provisioned host has nothing to do"
+    assert set(changes(outputs["idempotence"]).values()) == {0}
+    assert re.search(r"=+ \d+ passed in ", outputs["verify"]), "every test on the host ran and passed"
+
+
 @pytest.mark.molecule
 def test_a_bare_debian_13_becomes_a_serving_host() -> None:
-    steps = run_scenario("default")
     wanted = ["destroy", "create", "check", "converge", "check", "idempotence", "verify", "destroy"]
-    assert [name for name, _ in steps if name in wanted] == wanted
+    has_each_step_with_nothing_left_to_do(run_scenario("default"), wanted, "debian13")
 
-    outputs = [output for name, output in steps if name in wanted]
-    check_before, converge, check_after, idempotence, verify = outputs[2:7]
-    assert changes(check_before)["debian13"] > 0, "--check on a bare host tells what would be done"
-    assert changes(converge)["debian13"] > 0
-    assert set(changes(check_after).values()) == {0}, "--check on a provisioned host has nothing to do"
-    assert set(changes(idempotence).values()) == {0}
-    assert re.search(r"=+ \d+ passed in ", verify), "every test on the host ran and passed"
+
+@pytest.mark.molecule
+def test_a_debian_12_without_an_init_system_gets_an_engine_that_survives_what_goes_wrong() -> None:
+    """Its side effects: a killed engine, wrong configurations, no root, another system, an engine of somebody else."""
+    wanted = ["destroy", "create", "check", "converge", "check", "idempotence", "side_effect", "verify", "destroy"]
+    has_each_step_with_nothing_left_to_do(run_scenario("engine"), wanted, "debian12-noinit")
