@@ -18,8 +18,9 @@ import hashlib
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,7 @@ LOCK_PATIENCE = 10.0
 """Seconds that a call waits for another one on the same environment."""
 
 _STAGING = ".staging-"
+_EDITED = "edited-"
 
 
 class Store:
@@ -151,7 +153,7 @@ class Store:
         final = self.path(folder.name.removeprefix(_STAGING))
         if final.exists():
             # Someone edited a release by hand. Containers keep the files they were started with.
-            aside = final.with_name(f"{_STAGING}edited-{final.name}")
+            aside = final.with_name(f"{_STAGING}{_EDITED}{final.name}")
             final.rename(aside)
             folder.rename(final)
             shutil.rmtree(aside)
@@ -166,10 +168,18 @@ class Store:
     def sweep(self) -> None:
         """Remove what a killed call left half-written."""
         for left in self.releases.glob(f"{_STAGING}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            edited = self.path(left.name.removeprefix(f"{_STAGING}{_EDITED}"))
+            if left.name.startswith(f"{_STAGING}{_EDITED}") and not edited.exists():
+                # The call was killed before the new folder had its name. The old one may be of what serves.
+                left.rename(edited)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove the environment's folder with all releases and the ledger."""
+        with suppress(FileNotFoundError):
+            # In one step, so that a killed call leaves no half of a release that the next one trips over.
+            self.releases.rename(self.folder / f"{_STAGING}{uuid.uuid4().hex}")
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
