@@ -18,6 +18,7 @@ from slipway.gate import Gate
 from slipway.ledger import Entry, Ledger, Phase
 from slipway.plan import Activation, plan_activation
 from slipway.release import LABEL_NAME, LABEL_STACK, Manifest, Release
+from slipway.status import status
 from slipway.store import ROOT, Store
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Deploy:
         self.store = Store(name, root)
         self.ledger = Ledger(self.store.folder)
         self.daemon = Daemon()
+        self._root = root
         self._run = run
         self._by = by
         self._check = check
@@ -64,9 +66,9 @@ class Deploy:
         pulls = sorted({image for image in manifest.images.values() if self.daemon.image(image) is None})
         held = self.store.holds(release)
         if held and not pulls:
-            return {"changed": False, "release": manifest.id, "pulled": []}
+            return {"changed": False, "release": manifest.id, "pulled": [], **self._serving(manifest)}
         if self._check:
-            return {"changed": True, "release": manifest.id, "pulled": pulls}
+            return {"changed": True, "release": manifest.id, "pulled": pulls, "serves": False}
         with self.store.lock(), self.ledger.phase(self._entry("stage", manifest)):
             if not held:
                 folder = self.store.place(release)
@@ -83,7 +85,13 @@ class Deploy:
                 for volume, body in service.volumes.items():
                     labels = {LABEL_NAME: manifest.name, LABEL_STACK: "app"}
                     project.ensure_volume(f"{manifest.name}-{volume}", body, labels)
-        return {"changed": True, "release": manifest.id, "pulled": pulls}
+        return {"changed": True, "release": manifest.id, "pulled": pulls, "serves": False}
+
+    def _serving(self, manifest: Manifest) -> dict[str, Any]:
+        """Whether the release serves as declared already, so that the steps after this one have nothing to do."""
+        if self._complaint(manifest) or not self._plan(manifest.id).nothing:
+            return {"serves": False}
+        return {"serves": True, "status": msgspec.to_builtins(status(manifest.name, self._root))}
 
     def migrate(self, release_id: str) -> dict[str, Any]:
         """Bring the schema to what the release needs, in its own image; the running release is left alone.
@@ -162,7 +170,7 @@ class Deploy:
             self._project(self.store.manifest(old)).stop()
         try:
             project.start()
-            Gate(manifest, self.daemon).wait()
+            self._gate(manifest).wait()
         except SlipwayError as error:
             logs = project.logs()
             project.stop()
@@ -181,7 +189,7 @@ class Deploy:
         manifest = self.store.manifest(release_id)
         self._project(manifest).start()
         try:
-            Gate(manifest, self.daemon).wait()
+            self._gate(manifest).wait()
         except UnhealthyError as error:
             return f"The release before, {release_id}, was started again but is not healthy either: {error.what}"
         return f"The release before, {release_id}, serves again."
@@ -191,24 +199,22 @@ class Deploy:
         if self._check:
             return {"changed": False}
         manifest = self.store.manifest(release_id)
-        if self.store.current() != release_id:
+        if wrong := self._complaint(manifest):
             raise UnhealthyError(
-                f"{manifest.name} serves {self.store.current()} and not {release_id}.",
-                "Run the deploy again.",
+                f"{manifest.name} does not serve as declared: {wrong}.",
+                f"Run the deploy again; slipway logs --name {manifest.name} shows what it prints.",
             )
+        return {"changed": False, "release": release_id}
+
+    def _complaint(self, manifest: Manifest) -> str:
+        if (current := self.store.current()) != manifest.id:
+            return f"release {current} is current and not {manifest.id}"
         gate = Gate(manifest, self.daemon)
         for service, container in gate.containers().items():
             image = self.daemon.image(manifest.images[service])
             if image is None or image["Id"] != container.image:
-                raise UnhealthyError(
-                    f"The service {service} of {manifest.name} runs another image than {manifest.images[service]}.",
-                    "Someone started it by hand; run the deploy again.",
-                )
-        if wrong := gate.look():
-            raise UnhealthyError(
-                f"{manifest.name} is not healthy: {wrong}.", f"See slipway logs --name {manifest.name}."
-            )
-        return {"changed": False, "release": release_id}
+                return f"the service {service} runs another image than {manifest.images[service]}"
+        return gate.look()
 
     def rollback(self, release_id: str | None) -> dict[str, Any]:
         """Go back to a release that served before: the newest such one, or the one named (its first digits do)."""
@@ -289,6 +295,9 @@ class Deploy:
     def _still_serves(self) -> str:
         current = self.store.current()
         return f"The release {current} still serves." if current else "No release has served before."
+
+    def _gate(self, manifest: Manifest) -> Gate:
+        return Gate(manifest, self.daemon, self.store.path(manifest.id))
 
     def _project(self, manifest: Manifest) -> Project:
         return self._open(self.store.path(manifest.id), manifest)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ import msgspec
 from slipway.contract import Health, Service
 from slipway.daemon import Container, Daemon
 from slipway.errors import UnhealthyError
+from slipway.redact import redact, secrets_of
 from slipway.release import Manifest
 
 GIVE_UP_AFTER_RESTARTS = 2
@@ -76,10 +77,11 @@ def _broken_promise(body: bytes, promised: dict[str, Any]) -> str:
 class Gate:
     """The gate of one release on this host."""
 
-    def __init__(self, manifest: Manifest, daemon: Daemon, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, manifest: Manifest, daemon: Daemon, folder: Path) -> None:
         self._manifest = manifest
         self._daemon = daemon
-        self._sleep = sleep
+        self._folder = folder
+        """The release's folder: a body that tells a secret of its config is shown without it."""
 
     def wait(self) -> None:
         """Return when the release has passed. Raises :class:`UnhealthyError` that says which service failed and why."""
@@ -126,7 +128,7 @@ class Gate:
             passes = 0 if wrong else passes + 1
             if passes >= needed:
                 return
-            self._sleep(interval)
+            time.sleep(interval)
         raise UnhealthyError(
             f"The service {name} did not become healthy in {budget:g} seconds: {wrong}.",
             "Its last lines are below.",
@@ -137,7 +139,8 @@ class Gate:
         if service.health is None or port is None:
             return ""
         answer = fetch(port, service.health.path, service.health.timeout)
-        return complaint(answer, service.health, self._version(name) if service.health.version else "")
+        wrong = complaint(answer, service.health, self._version(name) if service.health.version else "")
+        return wrong and redact(wrong, secrets_of(self._folder))
 
     def _version(self, name: str) -> str:
         image = self._daemon.image(self._manifest.images[name]) or {}

@@ -61,7 +61,7 @@ class Run(msgspec.Struct, kw_only=True):
 
 
 def status(name: str, root: Path = ROOT) -> Status:
-    """Look at an environment. Raises PreflightError when nothing was ever deployed under that name."""
+    """Look at an environment; one that has never served is said to be unhealthy for that reason."""
     store = Store(name, root)
     current = store.current()
     if current is None:
@@ -74,7 +74,7 @@ def status(name: str, root: Path = ROOT) -> Status:
             services={},
         )
     manifest = store.manifest(current)
-    gate = Gate(manifest, Daemon())
+    gate = Gate(manifest, Daemon(), store.path(current))
     containers = gate.containers()
     services = {}
     for service, spec in manifest.services.items():
