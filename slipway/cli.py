@@ -101,6 +101,13 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message[:1].upper()}{message[1:]}.", f"See {self.prog} --help.")
 
 
+def _runs(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of runs")
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="slipway", description="Look at and take back what Slipway deployed to this host.")
     parser.add_argument("--version", action="version", version=f"slipway {__version__} (protocol {protocol.PROTOCOL})")
@@ -116,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub = people("history", "what happened, oldest first")
     sub.add_argument("--json", action="store_true", help="print JSON")
-    sub.add_argument("--last", type=int, default=20, metavar="N", help="how many runs (default: %(default)s)")
+    sub.add_argument("--last", type=_runs, default=20, metavar="N", help="how many runs (default: %(default)s)")
     sub = people("logs", "what the containers print")
     sub.add_argument("-f", "--follow", action="store_true", help="go on printing")
     sub.add_argument("--since", metavar="WHEN", help="only from then on: 10m, 2h, or a time in ISO 8601")
