@@ -93,8 +93,8 @@ def test_a_phase_that_fails_is_recorded_with_its_sentence(tmp_path: Path) -> Non
 
 def test_a_phase_that_returned_keeps_its_word(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    with pytest.raises(UnhealthyError), ledger.phase(entry()) as mine:
-        mine.result = "returned"
+    mine = entry(result="returned")
+    with pytest.raises(UnhealthyError), ledger.phase(mine):
         raise UnhealthyError("It is sick.", "Mend it.")
     assert ledger.entries()[0].result == "returned"
 

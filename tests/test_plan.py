@@ -11,36 +11,33 @@ from slipway.plan import Activation, plan_activation
 OLD, NEW, LOST = "old", "new", "lost"
 
 
+def wanted(*stop: str, start: bool = False, point: bool = False, fall_back: str | None = None) -> Activation:
+    return Activation(stop=stop, start=start, point=point, fall_back=fall_back)
+
+
 @pytest.mark.parametrize(
-    ("state", "current", "whole", "running", "stop", "start", "point", "fall_back"),
+    ("current", "whole", "running", "plan"),
     [
-        ("the first deploy on a host", None, [], [], (), True, True, None),
-        ("a new release beside one that serves", OLD, [], [OLD], (OLD,), True, True, OLD),
-        ("nothing to change", NEW, [NEW], [NEW], (), False, False, None),
-        ("killed before the old one was stopped", OLD, [], [OLD], (OLD,), True, True, OLD),
-        ("killed between stop and start", OLD, [], [], (), True, True, OLD),
-        ("killed while half of the services had started", OLD, [], [NEW], (), True, True, OLD),
-        ("killed before the new one was pointed at", OLD, [NEW], [NEW], (), False, True, OLD),
-        ("killed on the first deploy, after the start", None, [NEW], [NEW], (), False, True, None),
-        ("killed while it returned: both run", OLD, [NEW], [OLD, NEW], (OLD,), False, True, OLD),
-        ("stopped by hand", NEW, [], [], (), True, False, None),
-        ("half of it stopped by hand", NEW, [], [NEW], (), True, False, None),
-        ("the machine came back with an older one too", NEW, [NEW], [NEW, LOST], (LOST,), False, False, None),
-        ("two older ones run", OLD, [], [OLD, LOST], (LOST, OLD), True, True, OLD),
+        pytest.param(None, [], [], wanted(start=True, point=True), id="the first deploy on a host"),
+        pytest.param(OLD, [], [OLD], wanted(OLD, start=True, point=True, fall_back=OLD), id="an old release serves"),
+        pytest.param(NEW, [NEW], [NEW], wanted(), id="nothing to change"),
+        pytest.param(OLD, [], [], wanted(start=True, point=True, fall_back=OLD), id="killed between stop and start"),
+        pytest.param(OLD, [], [NEW], wanted(start=True, point=True, fall_back=OLD), id="killed while half had started"),
+        pytest.param(OLD, [NEW], [NEW], wanted(point=True, fall_back=OLD), id="killed before the new one was current"),
+        pytest.param(None, [NEW], [NEW], wanted(point=True), id="killed on the first deploy, after the start"),
+        pytest.param(OLD, [NEW], [OLD, NEW], wanted(OLD, point=True, fall_back=OLD), id="killed on the way back"),
+        pytest.param(NEW, [], [], wanted(start=True), id="stopped by hand"),
+        pytest.param(NEW, [], [NEW], wanted(start=True), id="half of it stopped by hand"),
+        pytest.param(NEW, [NEW], [NEW, LOST], wanted(LOST), id="the machine came back with an older one too"),
+        pytest.param(
+            OLD, [], [OLD, LOST], wanted(LOST, OLD, start=True, point=True, fall_back=OLD), id="two older ones run"
+        ),
     ],
 )
-def test_an_activation_ends_well_from(
-    state: str,
-    current: str | None,
-    whole: list[str],
-    running: list[str],
-    stop: tuple[str, ...],
-    start: bool,
-    point: bool,
-    fall_back: str | None,
+def test_an_activation_ends_well_when(
+    current: str | None, whole: list[str], running: list[str], plan: Activation
 ) -> None:
-    plan = plan_activation(want=NEW, current=current, whole=whole, running=running)
-    assert plan == Activation(stop=stop, start=start, point=point, fall_back=fall_back)
+    assert plan_activation(want=NEW, current=current, whole=whole, running=running) == plan
 
 
 def test_whatever_the_state_the_plan_leads_to_one_release_that_serves_and_then_to_nothing() -> None:
