@@ -209,7 +209,7 @@ class Deploy:
     def _complaint(self, manifest: Manifest) -> str:
         if (current := self.store.current()) != manifest.id:
             return f"release {current} is current and not {manifest.id}"
-        gate = Gate(manifest, self.daemon)
+        gate = self._gate(manifest)
         for service, container in gate.containers().items():
             image = self.daemon.image(manifest.images[service])
             if image is None or image["Id"] != container.image:

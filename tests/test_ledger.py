@@ -12,8 +12,8 @@ from slipway.errors import UnhealthyError
 from slipway.ledger import Entry, Ledger, Phase, Result
 
 
-def entry(release: str = "r1", phase: Phase = "activate", result: Result = "good", **more: str) -> Entry:
-    return Entry(run="run", by="alice", phase=phase, release=release, result=result, **more)
+def entry(release: str = "r1", phase: Phase = "activate", result: Result = "good", schema_after: str = "") -> Entry:
+    return Entry(run="run", by="alice", phase=phase, release=release, result=result, schema_after=schema_after)
 
 
 def test_an_entry_is_read_back_as_it_was_written_with_the_time_of_its_writing(tmp_path: Path) -> None:

@@ -1,0 +1,218 @@
+"""A rendered release: locked down, without a secret where secrets have no place, and byte for byte what was meant."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from slipway import render
+from slipway.errors import UsageError
+from slipway.release import LABEL_NAME, LABEL_RELEASE, Release
+
+KEY = "k" * 32
+DIGESTS = {"api": "sha256:" + "1" * 64}
+CONFIG = "config/api/app/config/environments/production.json"
+
+Services = dict[str, Any]
+
+
+def rendered(services: Services, **change: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "name": "shop-production",
+        "environment": "production",
+        "digests": DIGESTS,
+        "key": KEY,
+        **change,
+    }
+    return render.render(services, **arguments)
+
+
+def api(services: Services) -> dict[str, Any]:
+    found: dict[str, Any] = rendered(services)["compose"]["services"]["api"]
+    return found
+
+
+def release_id(services: Services, **change: Any) -> str:
+    found: str = rendered(services, **change)["manifest"]["id"]
+    return found
+
+
+# --- locked down --------------------------------------------------------------------------------------------------
+
+
+def test_a_service_runs_without_root_without_capabilities_and_within_limits(services: Services) -> None:
+    body = api(services)
+    assert body["user"] == "1001:1001"
+    assert body["cap_drop"] == ["ALL"]
+    assert "cap_add" not in body
+    assert body["security_opt"] == ["no-new-privileges:true"]
+    assert body["read_only"] is True
+    assert (body["mem_limit"], body["cpus"], body["pids_limit"]) == ("512m", 1.0, 256)
+    assert body["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+
+
+def test_a_port_is_published_on_loopback_alone(services: Services) -> None:
+    assert api(services)["ports"] == ["127.0.0.1:4100:4000"]
+
+
+def test_a_service_that_listens_on_nothing_publishes_nothing(services: Services) -> None:
+    services["api"].update(port=None, publish=None)
+    assert "ports" not in api(services)
+
+
+def test_an_image_is_named_by_digest_and_never_by_tag(services: Services) -> None:
+    assert api(services)["image"] == f"registry.example/shop/api@{DIGESTS['api']}"
+
+
+def test_config_files_are_mounted_read_only_and_must_exist(services: Services) -> None:
+    mount = api(services)["volumes"][0]
+    assert mount == {
+        "type": "bind",
+        "source": f"./{CONFIG}",
+        "target": "/app/config/environments/production.json",
+        "read_only": True,
+        "bind": {"create_host_path": False},
+    }
+
+
+def test_a_volume_belongs_to_the_environment_and_not_to_the_release(services: Services) -> None:
+    assert rendered(services)["compose"]["volumes"] == {"data": {"name": "shop-production-data", "external": True}}
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+
+def test_a_secret_of_a_config_file_is_in_that_file_and_nowhere_else(services: Services, secret: str) -> None:
+    found = rendered(services)
+    assert secret in found["files"][0]["content"]
+    assert secret not in json.dumps(found["compose"])
+    assert secret not in json.dumps(found["manifest"])
+
+
+def test_a_secret_of_the_environment_is_in_the_compose_file_alone(services: Services) -> None:
+    services["api"]["secret_env"] = {"TOKEN": "the-one-exception-0123456789abcdef"}
+    found = rendered(services)
+    finished = render.finish(found, json.dumps(found["compose"]), KEY)
+    assert "the-one-exception" in finished["contents"]["compose.yml"]
+    assert "the-one-exception" not in json.dumps(finished["release"])
+    assert {file["path"]: file["mode"] for file in finished["release"]["files"]}["compose.yml"] == "0400"
+
+
+def test_what_may_be_logged_of_a_release_has_no_content_of_a_file(services: Services, secret: str) -> None:
+    finished = render.finish(rendered(services), "compose: text\n", KEY)
+    assert secret not in json.dumps(finished["release"])
+    assert all("content" not in file for file in finished["release"]["files"])
+    assert set(finished["contents"]) == {CONFIG, "compose.yml"} == set(finished["release"]["manifest"]["fingerprints"])
+
+
+# --- byte for byte ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["${DATABASE_URL}", "$", "$$", "a$b", "{{ not_jinja }}", "line\r\nline", "ü\u2028😀"])
+def test_a_text_file_survives_byte_for_byte(text: str, services: Services) -> None:
+    services["api"]["config_files"][0]["content"] = text
+    assert rendered(services)["files"][0]["content"] == text
+
+
+@pytest.mark.parametrize("value", ["${DATABASE_URL}", "5$ or $$6", "ü\u2028", 5, 1.5, None, True, [], {}])
+def test_a_value_of_a_json_file_survives(value: object, services: Services) -> None:
+    services["api"]["config_files"][0]["content"] = {"at": value}
+    assert json.loads(rendered(services)["files"][0]["content"]) == {"at": value}
+
+
+def test_a_dollar_in_the_environment_or_a_command_is_doubled_for_compose(services: Services) -> None:
+    services["api"]["command"] = ["serve", "--price=5$"]
+    body = api(services)
+    assert body["environment"]["SHOP_PRICE"] == "5$$ or $${PRICE}"
+    assert body["command"] == ["serve", "--price=5$$"]
+
+
+def test_values_of_the_environment_become_the_text_that_a_program_expects(services: Services) -> None:
+    services["api"]["env"] = {"A": True, "B": False, "C": 5, "D": 1.5, "E": ""}
+    assert api(services)["environment"] == {"A": "true", "B": "false", "C": "5", "D": "1.5", "E": ""}
+
+
+# --- the id -------------------------------------------------------------------------------------------------------
+
+
+def test_project_and_labels_carry_the_id(services: Services) -> None:
+    found = rendered(services)
+    assert found["compose"]["name"] == f"shop-production-{found['manifest']['id'][:8]}"
+    labels = found["compose"]["services"]["api"]["labels"]
+    assert labels[LABEL_RELEASE] == found["manifest"]["id"]
+    assert labels[LABEL_NAME] == "shop-production"
+
+
+def test_the_same_inventory_gives_the_same_id(services: Services) -> None:
+    assert release_id(services) == release_id(json.loads(json.dumps(services)))
+
+
+def test_the_order_of_keys_does_not_matter(services: Services) -> None:
+    turned = {"api": dict(reversed(services["api"].items()))}
+    turned["api"]["env"] = dict(reversed(turned["api"]["env"].items()))
+    assert release_id(turned) == release_id(services)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"env": {"SHOP_ROOT": "/elsewhere"}},
+        {"secret_env": {"TOKEN": "x" * 32}},
+        {"user": "1002:1002"},
+        {"publish": 4101},
+        {"resources": {"memory": "1g"}},
+        {"config_files": []},
+        {"tmpfs": []},
+        {"init": True},
+    ],
+)
+def test_a_change_of_what_runs_is_a_new_release(change: dict[str, Any], services: Services) -> None:
+    before = release_id(services)
+    services["api"].update(change)
+    assert release_id(services) != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tag": "sha-0377abc"},
+        {"health": {"path": "/elsewhere"}},
+        {"required_env": []},
+        {"config_schema": []},
+    ],
+)
+def test_a_change_of_what_is_only_said_about_it_replaces_no_container(
+    change: dict[str, Any], services: Services
+) -> None:
+    before = release_id(services)
+    services["api"].update(change)
+    assert release_id(services) == before
+
+
+def test_name_environment_digest_and_key_are_part_of_the_id(services: Services) -> None:
+    ids = {
+        release_id(services),
+        release_id(services, name="shop-staging"),
+        release_id(services, environment="staging"),
+        release_id(services, digests={"api": "sha256:" + "2" * 64}),
+        release_id(services, key="l" * 32),
+    }
+    assert len(ids) == 5
+
+
+def test_what_is_rendered_is_what_a_host_takes(services: Services) -> None:
+    finished = render.finish(rendered(services), "compose: text\n", KEY)
+    files = [{**file, "content": finished["contents"][file["path"]]} for file in finished["release"]["files"]]
+    release = msgspec.convert({**finished["release"], "files": files}, Release)
+    assert release.manifest.services["api"].env == {}
+    assert release.manifest.services["api"].config_files == []
+    assert release.manifest.services["api"].migrate is not None
+
+
+@pytest.mark.parametrize("name", ["Shop", "a", "shop_1", "../shop"])
+def test_a_name_that_compose_would_refuse_is_refused_first(name: str, services: Services) -> None:
+    with pytest.raises(UsageError, match=r"cannot be a slipway_name\. Use 2 to 41 lower-case letters"):
+        rendered(services, name=name)

@@ -1,0 +1,68 @@
+"""The Compose file is laid out by Ansible's own templar, and says what the engine rendered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+from slipway.render import render
+
+TEMPLATE = Path(__file__).parents[1] / "compose" / "app" / "compose.yml.j2"
+
+
+def laid_out(compose: dict[str, Any], name: str = "shop") -> str:
+    variables = {"__release_compose": compose, "slipway_name": name}
+    templar = Templar(loader=DataLoader(), variables=variables)
+    found: str = templar.template(trust_as_template(TEMPLATE.read_text()))
+    return found
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "5$ or ${PRICE}",
+        "yes",
+        "0123",
+        "1e3",
+        "null",
+        "~",
+        "",
+        " blank ",
+        "a: b # c",
+        "- x",
+        "'\"",
+        "{{ not_jinja }}",
+        "{% raw %}",
+        "a\nb\n",
+        "ü\u2028😀",
+        "x" * 400,
+        "\ttab",
+        "@at",
+        "2025-01-01",
+        "0x10",
+        "12:30:45",
+    ],
+)
+def test_every_value_is_read_back_as_it_was(value: str, services: dict[str, Any]) -> None:
+    services["api"]["env"]["VALUE"] = value
+    services["api"]["command"] = ["serve", value]
+    compose = render(services, name="shop", environment="p", digests={"api": "sha256:1"}, key="k" * 32)["compose"]
+    text = laid_out(compose)
+    assert yaml.safe_load(text) == compose
+    assert compose["services"]["api"]["environment"]["VALUE"].replace("$$", "$") == value
+
+
+def test_it_says_what_it_is_and_that_a_change_is_a_new_release(services: dict[str, Any]) -> None:
+    first = laid_out({"services": {}}, name="shop-production").splitlines()[0]
+    assert first.startswith("# A release of shop-production. Do not edit: a change is a new release")
+
+
+def test_a_variable_that_is_not_there_is_an_error() -> None:
+    templar = Templar(loader=DataLoader(), variables={"slipway_name": "shop"})
+    with pytest.raises(Exception, match="__release_compose"):
+        templar.template(trust_as_template(TEMPLATE.read_text()))
