@@ -9,13 +9,15 @@ from __future__ import annotations
 import posixpath
 import stat
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import jsonschema
 import msgspec
 from jsonschema.exceptions import ValidationError
 
 from slipway.contract import ConfigFile, Service, decode_services
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 MIN_SECRET = 32
 """Characters that a secret must have at least."""
@@ -156,7 +158,10 @@ def _against_schema(config: ConfigFile, schema: dict[str, Any]) -> Iterator[str]
         except msgspec.DecodeError as error:
             yield f"it is not JSON ({error}). Correct the file and run the play again."
             return
-    validator = jsonschema.Draft202012Validator(schema)
+    # Imported here because it takes a quarter of a second, and Ansible loads its filters anew for each task.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+
+    validator = Draft202012Validator(schema)
     findings = sorted(validator.iter_errors(content), key=lambda finding: finding.json_path)
     yield from map(_sentence, findings)
 

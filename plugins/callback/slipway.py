@@ -29,6 +29,8 @@ ERASE = "\r\x1b[K"
 SAID_BY = ("slipway_images", "slipway_stack", "ansible.builtin.debug")
 """Actions whose `msg` is worth a line even where nothing changed."""
 
+STANDING_FROM = ("slipway_status", "slipway_release")
+"""Actions whose `status` is how an environment stands."""
 WORTH_SAYING = 0.5
 """Seconds from which on a phase is named at the end."""
 
@@ -77,7 +79,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible ships no types
     def v2_runner_on_ok(self, result: Any) -> None:
         """A line for what changed, or for what has something to say."""
         answer = result.result
-        if isinstance(answer.get("status"), Mapping) and result.task.action == "slipway_status":
+        if isinstance(answer.get("status"), Mapping) and result.task.action in STANDING_FROM:
             self._standing[result.host.get_name()] = dict(answer["status"])
         if self._wordy:
             super().v2_runner_on_ok(result)

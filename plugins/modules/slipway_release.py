@@ -61,6 +61,14 @@ pulled:
   description: Images that were pulled.
   type: list
   returned: when I(state=staged)
+serves:
+  description: Whether the release serves as declared already; then there is nothing to migrate, activate or verify.
+  type: bool
+  returned: when I(state=staged)
+status:
+  description: How it stands, as the module slipway_status says it.
+  type: dict
+  returned: when I(state=staged) and it serves already
 pending:
   description: Revisions that were applied (in check mode, that would be).
   type: list
