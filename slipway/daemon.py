@@ -99,6 +99,10 @@ class Daemon:
         found: dict[str, Any] | None = self._find(f"/images/{quote(reference, safe='/:@')}/json")
         return found
 
+    def has_volume(self, name: str) -> bool:
+        """Whether there is a volume of that name."""
+        return self._find(f"/volumes/{quote(name)}") is not None
+
     def registry_digest(self, reference: str) -> str:
         """The digest that the registry has for `repository:tag`, asked for by the daemon with its own settings.
 

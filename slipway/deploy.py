@@ -65,7 +65,13 @@ class Deploy:
         manifest = release.manifest
         pulls = sorted({image for image in manifest.images.values() if self.daemon.image(image) is None})
         held = self.store.holds(release)
-        if held and not pulls:
+        volumes = {
+            f"{manifest.name}-{volume}": body
+            for service in manifest.services.values()
+            for volume, body in service.volumes.items()
+        }
+        # A call that was killed may have left the folder and no volume yet.
+        if held and not pulls and all(map(self.daemon.has_volume, volumes)):
             return {"changed": False, "release": manifest.id, "pulled": [], **self._serving(manifest)}
         if self._check:
             return {"changed": True, "release": manifest.id, "pulled": pulls, "serves": False}
@@ -81,10 +87,8 @@ class Deploy:
             project = self._project(manifest)
             for image in pulls:
                 project.pull(image)
-            for service in manifest.services.values():
-                for volume, body in service.volumes.items():
-                    labels = {LABEL_NAME: manifest.name, LABEL_STACK: "app"}
-                    project.ensure_volume(f"{manifest.name}-{volume}", body, labels)
+            for volume, body in volumes.items():
+                project.ensure_volume(volume, body, {LABEL_NAME: manifest.name, LABEL_STACK: "app"})
         return {"changed": True, "release": manifest.id, "pulled": pulls, "serves": False}
 
     def _serving(self, manifest: Manifest) -> dict[str, Any]:
@@ -174,24 +178,27 @@ class Deploy:
         except SlipwayError as error:
             logs = project.logs()
             project.stop()
-            returned = self._return_to(plan.fall_back)
-            entry.result = "returned" if plan.fall_back else "failed"
+            how_it_stands = self._return_to(plan.fall_back, entry)
             raise UnhealthyError(
                 f"The release {manifest.id} of {manifest.name} failed and was stopped. {error.what}",
-                f"{returned} Mend what its last lines below tell and run the play again.",
+                f"{how_it_stands} Mend what its last lines below tell and run the play again.",
                 details=f"{error.details}\n{logs}".strip(),
             ) from error
         self.store.point(manifest.id)
 
-    def _return_to(self, release_id: str | None) -> str:
+    def _return_to(self, release_id: str | None, entry: Entry) -> str:
+        """Start the release before again where there is one, and say how things stand now."""
         if release_id is None:
+            if entry.previous:
+                return "It is the release that served, so there is none to return to and none serves now."
             return "No release served before, so none serves now."
-        manifest = self.store.manifest(release_id)
-        self._project(manifest).start()
         try:
+            manifest = self.store.manifest(release_id)
+            self._project(manifest).start()
             self._gate(manifest).wait()
-        except UnhealthyError as error:
-            return f"The release before, {release_id}, was started again but is not healthy either: {error.what}"
+        except SlipwayError as error:
+            return f"The release before, {release_id}, was to serve again and does not: {error.what}"
+        entry.result = "returned"
         return f"The release before, {release_id}, serves again."
 
     def verify(self, release_id: str) -> dict[str, Any]:

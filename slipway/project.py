@@ -120,15 +120,13 @@ class Project:
                 details=str(error.stderr or ""),
             ) from error
 
-    def ensure_volume(self, name: str, volume: Volume, labels: dict[str, str]) -> bool:
-        """Create a named volume with the owner that the contract states; one that exists is left as it is."""
-        if self._client.volume.exists(name):
-            return False
-        created = self._client.volume.create(name, labels=labels)
-        mountpoint = Path(created.mountpoint)
-        mountpoint.chmod(0o750)
-        os.chown(mountpoint, volume.uid, volume.gid)
-        return True
+    def ensure_volume(self, name: str, volume: Volume, labels: dict[str, str]) -> None:
+        """Create a named volume with the owner that the contract states; one that holds data is left as it is."""
+        # Creating one that exists gives that one, and an empty one may be of a call that was killed before the next line.
+        mountpoint = Path(self._client.volume.create(name, labels=labels).mountpoint)
+        if not any(mountpoint.iterdir()):
+            mountpoint.chmod(0o750)
+            os.chown(mountpoint, volume.uid, volume.gid)
 
     def remove_volumes(self, name: str) -> None:
         """Remove all volumes of the environment `name`. This is where data ends."""
