@@ -3,7 +3,7 @@ PYTHON ?= python3
 PLAY = .venv/bin/ansible-playbook -i inventories/local $(BECOME)
 BECOME = $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
-.PHONY: up down destroy test bench lock
+.PHONY: up down destroy test bench fresh lock
 
 up: .venv/controller | root ## turn this machine into a running, verified backend
 	$(PLAY) playbooks/site.yml
@@ -19,9 +19,13 @@ test: .venv/dev | root ## lint, unit, backend, engine and molecule tests
 	$(PLAY) tests/setup.yml
 	.venv/bin/pytest $(tests)
 
-bench: .venv/dev | root ## measure, as a table with ratios against bare docker compose
+bench: .venv/dev | root ## measure, as a table with ratios against bare docker compose (fresh=1: on a fresh machine too)
 	$(PLAY) tests/setup.yml
-	.venv/bin/python tests/bench/bench.py
+	.venv/bin/python -m tests.bench.bench $(if $(fresh),--fresh)
+
+fresh: .venv/dev | root ## try the README on fresh Debian machines; minutes each
+	$(PLAY) playbooks/provision.yml
+	.venv/bin/pytest tests/fresh
 
 lock: .venv/dev ## compile the pinned requirements anew from pyproject.toml
 	.venv/bin/uv pip compile -q $(LOCK) pyproject.toml -o requirements-engine.txt
