@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from jsonschema.exceptions import ValidationError
 
 from slipway.contract import ConfigFile, Service, decode_services
 
