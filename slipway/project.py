@@ -122,7 +122,7 @@ class Project:
 
     def ensure_volume(self, name: str, volume: Volume, labels: dict[str, str]) -> None:
         """Create a named volume with the owner that the contract states; one that holds data is left as it is."""
-        # Creating one that exists gives that one, and an empty one may be of a call that was killed before the next line.
+        # Creating one that exists gives that one; an empty one may be of a call that was killed before the next line.
         mountpoint = Path(self._client.volume.create(name, labels=labels).mountpoint)
         if not any(mountpoint.iterdir()):
             mountpoint.chmod(0o750)
