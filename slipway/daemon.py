@@ -89,10 +89,10 @@ class Daemon:
         # A container may go between the list and the look at it.
         return [_container(body) for body in found if body is not None]
 
-    def publishers(self, port: int) -> list[str]:
-        """Names of the containers that publish the TCP `port` of this host, with the environment they carry."""
+    def publishers(self, port: int) -> dict[str, str]:
+        """Containers that publish the TCP `port` of this host: name -> environment or stack, empty where it has none."""
         listed = self._get("/containers/json", filters=json.dumps({"publish": [f"{port}/tcp"]}))
-        return [entry["Labels"].get(LABEL_NAME) or entry["Names"][0].lstrip("/") for entry in listed]
+        return {entry["Names"][0].lstrip("/"): entry["Labels"].get(LABEL_NAME, "") for entry in listed}
 
     def image(self, reference: str) -> dict[str, Any] | None:
         """The image `reference` in the local store, or None."""

@@ -63,10 +63,15 @@ def _disk(folder: Path, min_free_mb: int) -> None:
 
 def _port(daemon: Daemon, name: str, service: str, port: int) -> None:
     publishers = daemon.publishers(port)
-    others = [publisher for publisher in publishers if publisher != name]
-    holder = f"the container(s) {', '.join(others)}" if others else None
-    if not publishers:
-        holder = ports.listener(port)
+    others = [
+        f"{container} of the environment {owner}" if owner else container
+        for container, owner in publishers.items()
+        if owner != name
+    ]
+    holder = f"the container {' and '.join(others)}" if publishers else ports.listener(port)
+    if publishers and not others:
+        # Its own older release, which makes room when the new one is activated.
+        return
     if holder:
         raise PreflightError(
             f"Port {port}, which {service} publishes, is taken by {holder}.",
