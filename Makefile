@@ -3,7 +3,7 @@ PYTHON ?= python3
 PLAY = .venv/bin/ansible-playbook -i inventories/local $(BECOME)
 BECOME = $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
-.PHONY: up down destroy test bench fresh lock
+.PHONY: up down destroy test bench fresh docs lock
 
 up: .venv/controller | root ## turn this machine into a running, verified backend
 	$(PLAY) playbooks/site.yml
@@ -26,6 +26,9 @@ bench: .venv/dev | root ## measure, as a table with ratios against bare docker c
 fresh: .venv/dev | root ## try the README on fresh Debian machines; minutes each
 	$(PLAY) playbooks/provision.yml
 	.venv/bin/pytest tests/fresh
+
+docs: .venv/controller ## write each role's README from what its argument specs say
+	.venv/bin/python docs/generate.py
 
 lock: .venv/dev ## compile the pinned requirements anew from pyproject.toml
 	.venv/bin/uv pip compile -q $(LOCK) pyproject.toml -o requirements-engine.txt
