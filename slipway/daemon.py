@@ -90,7 +90,7 @@ class Daemon:
         return [_container(body) for body in found if body is not None]
 
     def publishers(self, port: int) -> dict[str, str]:
-        """Containers that publish the TCP `port` of this host: name -> environment or stack, empty where it has none."""
+        """Containers that publish the TCP `port` of this host: name -> environment or stack, if of one."""
         listed = self._get("/containers/json", filters=json.dumps({"publish": [f"{port}/tcp"]}))
         return {entry["Names"][0].lstrip("/"): entry["Labels"].get(LABEL_NAME, "") for entry in listed}
 

@@ -151,21 +151,25 @@ class Deploy:
             return {"changed": True, "stop": [], "start": release_id, "previous": self.store.current()}
         manifest = self.store.manifest(release_id)
         plan = self._plan(release_id)
-        said = {
+        if plan.nothing or self._check:
+            return self._say(plan, release_id)
+        with self.store.lock():
+            # What runs may have changed while this call waited for the lock.
+            plan = self._plan(release_id)
+            said = self._say(plan, release_id)
+            if not plan.nothing:
+                entry = self._entry(phase, manifest)
+                with self.ledger.phase(entry):
+                    self._switch(manifest, plan, entry)
+        return said
+
+    def _say(self, plan: Activation, release_id: str) -> dict[str, Any]:
+        return {
             "changed": not plan.nothing,
             "stop": list(plan.stop),
             "start": release_id if plan.start else None,
             "previous": self.store.current(),
         }
-        if plan.nothing or self._check:
-            return said
-        with self.store.lock():
-            # What runs may have changed while this call waited for the lock.
-            plan = self._plan(release_id)
-            entry = self._entry(phase, manifest)
-            with self.ledger.phase(entry):
-                self._switch(manifest, plan, entry)
-        return said
 
     def _switch(self, manifest: Manifest, plan: Activation, entry: Entry) -> None:
         project = self._project(manifest)
