@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from slipway.ledger import Entry, Ledger
 from slipway.protocol import PROTOCOL
 from slipway.render import finish, render
 
@@ -155,14 +156,15 @@ class Environment:
     def current(self) -> str:
         return (self.folder / "current").readlink().name
 
-    def ledger(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "ledger.jsonl").read_text().splitlines()]
+    def ledger(self) -> list[Entry]:
+        return Ledger(self.folder).entries()
 
     def containers(self, *, running: bool = False) -> list[dict[str, Any]]:
         ids = docker(
             "ps", *([] if running else ["--all"]), "--quiet", "--filter", f"label=org.slipway.name={self.name}"
         ).split()
-        found: list[dict[str, Any]] = json.loads(docker("inspect", *ids)) if ids else []
+        # One that goes between the list and the look at it is left out.
+        found: list[dict[str, Any]] = json.loads(docker("inspect", *ids, check=False)) if ids else []
         return found
 
     def standing(self) -> list[tuple[str, str, bool]]:
@@ -318,6 +320,19 @@ def serving(make_environment: Make) -> Environment:
     environment = make_environment()
     environment.deploy("1.0")
     return environment
+
+
+@pytest.fixture(scope="module")
+def settled_once(make_environment: Make) -> Environment:
+    """The environment behind `settled`."""
+    return make_environment()
+
+
+@pytest.fixture
+def settled(settled_once: Environment) -> Environment:
+    """An environment on which 1.0 serves, and which a test may change; its schema stays at 0001."""
+    settled_once.deploy("1.0")
+    return settled_once
 
 
 @pytest.fixture
