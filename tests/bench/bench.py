@@ -3,6 +3,7 @@
     make bench              a few minutes
     make bench fresh=1      and a fresh machine from nothing, some minutes more
 
+It needs root, or sudo that asks for no password, and a machine that has been set up (tests/setup.yml).
 It deploys an environment of its own, `slipway-bench`, and removes all of it in the end. A bound that is missed is
 shown as missed; the exit code only says whether everything could be measured.
 """
@@ -32,7 +33,7 @@ import yaml
 from slipway.protocol import PROTOCOL
 from tests.bench.poller import Poller, Seen
 from tests.bench.table import Row, render
-from tests.fresh.machine import Machine
+from tests.fresh.machine import Machine, phases
 
 ROOT = Path(__file__).parents[2]
 NAME = "slipway-bench"
@@ -64,9 +65,12 @@ def main() -> int:
         last.callback(bench.remove)
         bench.start()
         rows = [*bench.playbooks(), *bench.switches(), *bench.image()]
+        said = [f"new tag, the last of them: {bench.phases}"]
     if options.fresh:
-        rows.append(fresh())
-    _say(f"\n{render(rows)}\n\n{NOTES}")
+        row, took = fresh()
+        rows.append(row)
+        said.append(f"fresh machine: {took}")
+    _say("\n".join(["", render(rows), "", NOTES, "Where the time went", *(f"  {line}" for line in said), ""]))
     if bench.complaints:
         _say("Not as it should be:\n" + "\n".join(f"  {complaint}" for complaint in bench.complaints))
     missed = [row.what for row in rows if not row.within]
@@ -89,6 +93,10 @@ class Bench:
 
     folder: Path
     complaints: list[str] = field(default_factory=list)
+    took: str = ""
+    """What the last playbook said of the time of its phases."""
+    phases: str = ""
+    """The same of the last new tag."""
     _tag: str = ""
 
     def start(self) -> None:
@@ -103,7 +111,9 @@ class Bench:
         self._by_hand_new_tag(self._tag)
 
     def remove(self) -> None:
-        """Remove everything that was made, whatever of it is there."""
+        """Remove everything that was made, whatever of it is there. Whoever is impatient waits for it."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         _step("remove everything")
         request = {"protocol": PROTOCOL, "name": NAME, "run": "bench", "by": "bench"}
         _try([*_sudo(), "slipway", "destroy", "--json"], stdin=json.dumps(request))
@@ -135,6 +145,7 @@ class Bench:
         tags = [self._push(f"kit-{number}") for number in range(DEPLOYS)]
         _step("deploy new tags")
         kit = [_watched(PORT, self._deploy, tag) for tag in tags]
+        self.phases = self.took
         tags_by_hand = [self._push(f"hand-{number}") for number in range(DEPLOYS)]
         _step("deploy new tags by hand")
         by_hand = [_watched(BY_HAND_PORT, self._by_hand_new_tag, tag) for tag in tags_by_hand]
@@ -162,7 +173,7 @@ class Bench:
         yield Row("image, gzipped", "MB", [size / MB], bound=32)
         _step("start containers")
         yield Row("docker run to first 200", "s", [self._run(reference) for _ in range(TIMES)], bound=0.8)
-        yield Row("idle RSS", "MiB", [_resident(PORT, f"label=org.slipway.name={NAME}")], bound=70)
+        yield Row("idle RSS", "MiB", [self._resident() for _ in range(DEPLOYS)], bound=70)
 
     # --- by the kit ------------------------------------------------------------------------------------------------
 
@@ -177,6 +188,7 @@ class Bench:
         found = RECAP.search(output)
         if not found:
             raise SystemExit(f"playbooks/{playbook}.yml printed no recap:\n{output}")
+        self.took = phases(output)
         return int(found["changed"])
 
     def _nothing_to_do(self, playbook: str) -> float:
@@ -192,6 +204,18 @@ class Bench:
 
     def _deploy(self, tag: str) -> None:
         self.play("deploy", backend_tag=tag)
+
+    def _resident(self) -> float:
+        """Resident memory of the container's processes in MiB: started, asked 100 times, left alone for a while."""
+        [container] = _out("docker", "ps", "--quiet", "--filter", f"label=org.slipway.name={NAME}").split()
+        _out("docker", "restart", container)
+        _wait_for_answer(PORT, container)
+        for _ in range(100):
+            _answers(PORT)
+        time.sleep(2)
+        pids = _out("docker", "top", container, "-eo", "pid").split()[1:]
+        status = "".join(Path(f"/proc/{pid}/status").read_text() for pid in pids)
+        return sum(int(kib) for kib in re.findall(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)) * 1024 / MIB
 
     def _rollback(self) -> None:
         _out(*_sudo(), "slipway", "rollback", "--name", NAME)
@@ -259,22 +283,20 @@ class Bench:
         began = time.monotonic()
         _out(*command.split())
         try:
-            while not _answers(RUN_PORT):
-                if time.monotonic() - began > 30:
-                    raise SystemExit(f"A container of {reference} did not answer:\n{_out('docker', 'logs', name)}")
-                time.sleep(0.005)
+            _wait_for_answer(RUN_PORT, name)
             return time.monotonic() - began
         finally:
             _out("docker", "rm", "--force", "--volumes", name)
 
 
-def fresh() -> Row:
-    """`make up` on a fresh Debian 13, from what is committed here."""
+def fresh() -> tuple[Row, str]:
+    """`make up` on a fresh Debian 13, from what is committed here, and where its time went."""
     _step("a fresh machine; this takes minutes")
     with Machine(f"{NAME}-fresh", suite="trixie", user="root") as machine:
         machine.install_what_the_readme_names()
         machine.clone()
-        return Row("`make up` on a fresh machine", "s", [machine.make("up").ok().seconds], bound=150)
+        up = machine.make("up").ok()
+        return Row("`make up` on a fresh machine", "s", [up.seconds], bound=150), phases(up.output)
 
 
 BY_HAND_COMPOSE = f"""\
@@ -356,15 +378,12 @@ def _containers() -> dict[str, str]:
     return found
 
 
-def _resident(port: int, which: str) -> float:
-    """Resident memory of a container's processes in MiB, once it has answered 100 requests and rested."""
-    for _ in range(100):
-        _answers(port)
-    time.sleep(2)
-    [container] = _out("docker", "ps", "--quiet", "--filter", which).split()
-    pids = _out("docker", "top", container, "-eo", "pid").split()[1:]
-    status = "".join(Path(f"/proc/{pid}/status").read_text() for pid in pids)
-    return sum(int(kib) for kib in re.findall(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)) * 1024 / MIB
+def _wait_for_answer(port: int, container: str) -> None:
+    end = time.monotonic() + 30
+    while not _answers(port):
+        if time.monotonic() > end:
+            raise SystemExit(f"{container} did not answer within 30 seconds:\n{_out('docker', 'logs', container)}")
+        time.sleep(0.005)
 
 
 def _answers(port: int) -> bool:

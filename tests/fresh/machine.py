@@ -6,6 +6,7 @@ administrator would have given it: the certificates to trust, pip's configuratio
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -159,6 +160,11 @@ class Machine:
         subprocess.run(
             ["docker", "exec", "--interactive", self.name, "sh", "-c", f"cat > {path}"], input=content, check=True
         )
+
+
+def phases(output: str) -> str:
+    """What a run said of where its time went; empty when it did not come to its end."""
+    return "".join(re.findall(r"^ +took +(.+)$", output, re.MULTILINE))
 
 
 def base(suite: str) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.fresh.machine import Machine, Ran
+from tests.fresh.machine import Machine, Ran, phases
 
 ANSWERS_AT = "http://127.0.0.1:4000"
 LIMIT = float(os.environ.get("FRESH_LIMIT", "150"))
@@ -90,7 +90,8 @@ def test_make_up_ends_by_saying_where_it_answers_what_runs_and_what_next(fresh: 
 
 def test_make_up_is_quick_enough(fresh: Fresh, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
-        sys.stdout.write(f" [make up, fresh {fresh.machine.suite}, {fresh.machine.user}: {fresh.up.seconds:.0f} s] ")
+        said = f"make up, fresh {fresh.machine.suite}, {fresh.machine.user}: {fresh.up.seconds:.0f} s"
+        sys.stdout.write(f"\n{said} ({phases(fresh.up.output)})\n")
     assert not LIMIT or fresh.up.seconds <= LIMIT
 
 
