@@ -12,17 +12,21 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 ENGINE = "/opt/slipway/venv/bin/slipway"
+ENVIRONMENTS = "/srv/slipway"
 PROTOCOL = 1
 USAGE = 64
 
 
-def call(module: AnsibleModule, verb: str, **request: object) -> dict[str, object]:
+def call(module: AnsibleModule, verb: str, *, bare_is_fine: bool = False, **request: object) -> dict[str, object]:
     """Run `slipway <verb> --json` with the request on stdin and return its answer.
 
     A host without an engine is an error, except in check mode: there the engine would have been installed by the
-    tasks before, so the answer says that nothing more can be foretold.
+    tasks before, so the answer says that nothing more can be foretold. `bare_is_fine` is for stopping and
+    removing: a host that has neither engine nor environments is as declared.
     """
     if not Path(ENGINE).exists():
+        if bare_is_fine and not Path(ENVIRONMENTS).exists():
+            return {"changed": False}
         if module.check_mode:
             module.exit_json(
                 changed=True, msg=f"The engine is not installed yet, so `{verb}` cannot be planned further."

@@ -165,6 +165,7 @@ def main() -> None:
     answer = call(
         module,
         "images",
+        bare_is_fine=given["state"] == "absent",
         state=given["state"],
         base={
             "image": given["base_image"],

@@ -128,7 +128,8 @@ def main() -> None:
         request["name"] = given["name"]
     if given["state"] in ("migrated", "active", "verified"):
         request["release"] = given["id"]
-    module.exit_json(**call(module, VERBS[given["state"]], **request))
+    bare_is_fine = given["state"] in ("stopped", "absent")
+    module.exit_json(**call(module, VERBS[given["state"]], bare_is_fine=bare_is_fine, **request))
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    answer = call(module, "stack", **module.params)
+    answer = call(module, "stack", bare_is_fine=module.params["state"] != "present", **module.params)
     files = answer.pop("diff", [])
     diff = [
         {"before_header": file["path"], "after_header": file["path"], "before": file["before"], "after": file["after"]}

@@ -119,3 +119,8 @@ def test_make_destroy_leaves_docker_and_nothing_of_the_kit(fresh: Fresh) -> None
     kept = fresh.machine.lines("find /srv /opt /usr/local/bin -name 'slipway*'")
     assert kept == [], "no release, no engine, no program"
     assert fresh.machine.lines("docker info --format '{{.ServerVersion}}'"), "Docker itself stays"
+
+
+def test_stopping_and_removing_what_is_gone_is_no_failure(fresh: Fresh) -> None:
+    assert changes(fresh.machine.make("down")) == 0
+    assert changes(fresh.machine.make("destroy yes=1")) == 0
