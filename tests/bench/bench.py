@@ -62,17 +62,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as folder, contextlib.ExitStack() as last:
         bench = Bench(Path(folder))
-        last.callback(bench.remove)
+        last.callback(_to_the_end, bench.remove)
         bench.start()
         rows = [*bench.playbooks(), *bench.switches(), *bench.image()]
-        said = [f"new tag, the last of them: {bench.phases}"]
     if options.fresh:
         row, took = fresh()
         rows.append(row)
-        said.append(f"fresh machine: {took}")
-    _say("\n".join(["", render(rows), "", NOTES, "Where the time went", *(f"  {line}" for line in said), ""]))
+        bench.said.append(f"fresh machine: {took}")
+    _say(
+        "\n".join(["", render(rows), "", NOTES, "Where the time of the last of each went", *_indented(bench.said), ""])
+    )
     if bench.complaints:
-        _say("Not as it should be:\n" + "\n".join(f"  {complaint}" for complaint in bench.complaints))
+        _say("\n".join(["Not as it should be", *_indented(bench.complaints), ""]))
     missed = [row.what for row in rows if not row.within]
     _say(f"OVER its bound: {', '.join(missed)}." if missed else "All bounds are kept.")
     return 0
@@ -95,8 +96,8 @@ class Bench:
     complaints: list[str] = field(default_factory=list)
     took: str = ""
     """What the last playbook said of the time of its phases."""
-    phases: str = ""
-    """The same of the last new tag."""
+    said: list[str] = field(default_factory=list)
+    """Where the time of runs went."""
     _tag: str = ""
 
     def start(self) -> None:
@@ -111,9 +112,7 @@ class Bench:
         self._by_hand_new_tag(self._tag)
 
     def remove(self) -> None:
-        """Remove everything that was made, whatever of it is there. Whoever is impatient waits for it."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        """Remove everything that was made, whatever of it is there."""
         _step("remove everything")
         request = {"protocol": PROTOCOL, "name": NAME, "run": "bench", "by": "bench"}
         _try([*_sudo(), "slipway", "destroy", "--json"], stdin=json.dumps(request))
@@ -134,6 +133,7 @@ class Bench:
         """Runs that have nothing to do."""
         _step("make up again")
         up = [self._nothing_to_do("site") for _ in range(DEPLOYS)]
+        self.said.append(f"second `make up`: {self.took}")
         yield Row("second `make up`", "s", up, bound=6)
         _step("deploy again")
         deploy = [self._nothing_to_do("deploy") for _ in range(TIMES)]
@@ -145,7 +145,7 @@ class Bench:
         tags = [self._push(f"kit-{number}") for number in range(DEPLOYS)]
         _step("deploy new tags")
         kit = [_watched(PORT, self._deploy, tag) for tag in tags]
-        self.phases = self.took
+        self.said.append(f"new tag: {self.took}")
         tags_by_hand = [self._push(f"hand-{number}") for number in range(DEPLOYS)]
         _step("deploy new tags by hand")
         by_hand = [_watched(BY_HAND_PORT, self._by_hand_new_tag, tag) for tag in tags_by_hand]
@@ -423,6 +423,20 @@ def _sudo() -> list[str]:
     return [] if os.geteuid() == 0 else ["sudo", "-n"]
 
 
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def _to_the_end(act: Callable[[], None]) -> None:
+    """Do something that nobody interrupts."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        act()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -437,4 +451,7 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. What was made has been removed.")
