@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -146,6 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         _need_root()
         if options.verb in HANDLERS:
+            # A connection that is lost half-way through a switch must not leave it half-way.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             protocol.answer(**HANDLERS[options.verb](sys.stdin.buffer.read(), options.root))
             return Exit.OK
         return _people(options)
