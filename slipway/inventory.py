@@ -7,6 +7,7 @@ repeats a value, since values may be secrets.
 from __future__ import annotations
 
 import posixpath
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -122,20 +123,26 @@ def _config(name: str, service: Service) -> Iterator[str]:
             f"Add {missing} to app_services.{name}.config_files."
         )
     for config in service.config_files:
-        if not _readable(config, service):
-            yield (
-                f"{config.path} would have mode {config.mode} and owner {config.uid}:{config.gid}, "
-                f"which the container's user {service.user} cannot read. "
-                f"Give it the gid of {service.user} and mode 0440."
-            )
+        yield from _readable(config, service)
 
 
-def _readable(config: ConfigFile, service: Service) -> bool:
+def _readable(config: ConfigFile, service: Service) -> Iterator[str]:
     try:
         uid, gid = service.uid_gid
-        mode = int(config.mode, 8)
     except ValueError:
-        return False
+        # A user that is no pair of numbers has its own sentence.
+        return
+    if not re.fullmatch("0?[0-7]{3}", config.mode):
+        yield f'{config.path} has the mode {config.mode!r}. Write it as an octal number in quotes, for example "0440".'
+    elif not _may_read(config, uid, gid):
+        yield (
+            f"{config.path} would have mode {config.mode} and owner {config.uid}:{config.gid}, "
+            f"which the container's user {service.user} cannot read. Give it gid {gid} and mode 0440."
+        )
+
+
+def _may_read(config: ConfigFile, uid: int, gid: int) -> bool:
+    mode = int(config.mode, 8)
     if uid == config.uid:
         return bool(mode & stat.S_IRUSR)
     if gid == config.gid:
@@ -173,16 +180,20 @@ def _sentence(finding: ValidationError) -> str:
     content: Any = finding.instance
     match finding.validator:
         case "required":
-            missing = ", ".join(sorted(set(rule) - set(content)))
-            return f"{at} lacks {missing}. Add what is missing."
+            said = f"lacks {', '.join(sorted(set(rule) - set(content)))}. Add what is missing."
         case "additionalProperties":
-            extra = ", ".join(sorted(set(content) - set(schema.get("properties", {}))))
-            return f"{at} has the unknown key {extra}. Remove it, or correct its spelling."
+            extra = sorted(set(content) - set(schema.get("properties", {})))
+            said = f"has the unknown key {extra[0]}. Remove it, or correct its spelling."
+            if len(extra) > 1:
+                said = f"has the unknown keys {', '.join(extra)}. Remove them, or correct their spelling."
         case "minLength":
-            return f"{at} is shorter than {rule} characters. Give it a longer value."
+            said = f"is shorter than {rule} characters. Give it a longer value."
         case "type":
-            return f"{at} is not of type {rule}. Correct the value."
+            said = f"is not of type {rule if isinstance(rule, str) else ' or '.join(rule)}. Correct the value."
+        case "pattern" if "description" in schema:
+            said = f"does not have the form {schema['description']}. Correct the value."
         case "enum":
-            return f"{at} is none of {', '.join(map(str, rule))}. Choose one of them."
+            said = f"is none of {', '.join(map(str, rule))}. Choose one of them."
         case keyword:
-            return f"{at} breaks the rule {keyword!r} of its schema. Correct the value."
+            said = f"breaks the rule {keyword!r} of its schema. Correct the value."
+    return f"{at} {said}"

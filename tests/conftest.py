@@ -14,12 +14,20 @@ SCHEMA = {
     "additionalProperties": False,
     "required": ["database", "auth"],
     "properties": {
-        "database": {"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}},
+        "database": {
+            "type": "object",
+            "required": ["url"],
+            "properties": {"url": {"type": "string", "pattern": "://|^[$]", "description": "scheme://host/name"}},
+        },
         "auth": {
             "type": "object",
             "additionalProperties": False,
             "required": ["jwtSecret"],
-            "properties": {"jwtSecret": {"type": "string", "minLength": 32}, "mode": {"enum": ["open", "closed"]}},
+            "properties": {
+                "jwtSecret": {"type": "string", "minLength": 32},
+                "mode": {"enum": ["open", "closed"]},
+                "since": {"type": ["integer", "null"]},
+            },
         },
     },
 }

@@ -58,9 +58,7 @@ BAD: dict[str, tuple[Change, str]] = {
     ),
     "user by name": (
         lambda s: s["api"].update(user="shop"),
-        'app_services.api.user is not of the form "uid:gid". Write numbers, for example "1001:1001". '
-        f"{CONFIG} would have mode 0440 and owner 0:1001, which the container's user shop cannot read. "
-        "Give it the gid of shop and mode 0440.",
+        'app_services.api.user is not of the form "uid:gid". Write numbers, for example "1001:1001".',
     ),
     "root": (
         lambda s: s["api"].update(user="0:1001"),
@@ -88,6 +86,18 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda s: content(s)["auth"].update(jwtsecret="x"),
         f"{CONFIG}: $.auth has the unknown key jwtsecret. Remove it, or correct its spelling.",
     ),
+    "unknown keys in a config file": (
+        lambda s: content(s).update(databse={}, auht={}),
+        f"{CONFIG}: $ has the unknown keys auht, databse. Remove them, or correct their spelling.",
+    ),
+    "value of another form": (
+        lambda s: content(s)["database"].update(url=SHORT),
+        f"{CONFIG}: $.database.url does not have the form scheme://host/name. Correct the value.",
+    ),
+    "value of none of two types": (
+        lambda s: content(s)["auth"].update(since=SHORT),
+        f"{CONFIG}: $.auth.since is not of type integer or null. Correct the value.",
+    ),
     "missing key in a config file": (
         lambda s: content(s)["database"].pop("url"),
         f"{CONFIG}: $.database lacks url. Add what is missing.",
@@ -112,12 +122,11 @@ BAD: dict[str, tuple[Change, str]] = {
     "config file of another owner": (
         lambda s: s["api"]["config_files"][0].update(mode="0400", gid=0),
         f"{CONFIG} would have mode 0400 and owner 0:0, which the container's user 1001:1001 cannot read. "
-        "Give it the gid of 1001:1001 and mode 0440.",
+        "Give it gid 1001 and mode 0440.",
     ),
     "mode that is no number": (
         lambda s: s["api"]["config_files"][0].update(mode="r--"),
-        f"{CONFIG} would have mode r-- and owner 0:1001, which the container's user 1001:1001 cannot read. "
-        "Give it the gid of 1001:1001 and mode 0440.",
+        f"{CONFIG} has the mode 'r--'. Write it as an octal number in quotes, for example \"0440\".",
     ),
     "need that is not there": (
         lambda s: s["api"].update(needs=["cache"]),
@@ -191,5 +200,5 @@ def test_a_file_is_read_by_the_first_of_owner_group_and_others_that_fits(
 
 
 def test_a_config_file_given_as_json_text_is_checked_like_one_given_as_data(services: Services) -> None:
-    services["api"]["config_files"][0]["content"] = '{"database": {"url": "x"}}'
+    services["api"]["config_files"][0]["content"] = '{"database": {"url": "a://b"}}'
     assert check(services) == [f"{CONFIG}: $ lacks auth. Add what is missing."]
