@@ -89,6 +89,11 @@ class Daemon:
         # A container may go between the list and the look at it.
         return [_container(body) for body in found if body is not None]
 
+    def projects(self) -> set[str]:
+        """Compose projects of which there is a container, running or not, or a network."""
+        found = [*self._get("/containers/json", all="true"), *self._get("/networks")]
+        return {(entry["Labels"] or {}).get(LABEL_PROJECT, "") for entry in found}
+
     def publishers(self, port: int) -> dict[str, str]:
         """Containers that publish the TCP `port` of this host: name -> environment or stack, if of one."""
         listed = self._get("/containers/json", filters=json.dumps({"publish": [f"{port}/tcp"]}))

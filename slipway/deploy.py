@@ -183,12 +183,25 @@ class Deploy:
             logs = project.logs()
             project.stop()
             how_it_stands = self._return_to(plan.fall_back, entry)
+            self._tidy(manifest.id, entry.previous)
             raise UnhealthyError(
                 f"The release {manifest.id} of {manifest.name} failed and was stopped. {error.what}",
                 f"{how_it_stands} Mend what its last lines below tell and run the play again.",
                 details=f"{error.details}\n{logs}".strip(),
             ) from error
         self.store.point(manifest.id)
+        self._tidy(manifest.id, entry.previous)
+
+    def _tidy(self, *keep: str) -> None:
+        """Remove containers and networks of all releases but those to keep; a way back makes them anew.
+
+        A daemon has address space for some thirty networks, and each release has one.
+        """
+        projects = self.daemon.projects()
+        for release_id in set(self.store.ids()) - set(keep):
+            manifest = self.store.manifest(release_id)
+            if manifest.project in projects:
+                self._project(manifest).remove()
 
     def _return_to(self, release_id: str | None, entry: Entry) -> str:
         """Start the release before again where there is one, and say how things stand now."""

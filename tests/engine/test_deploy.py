@@ -123,6 +123,24 @@ def test_a_check_foretells_the_deploy_and_changes_nothing(serving: Environment) 
     assert (serving.standing(), serving.ledger(), sorted(serving.folder.rglob("*"))) == before
 
 
+def test_however_many_releases_there_were_only_the_last_two_have_containers_and_networks(
+    settled: Environment,
+) -> None:
+    ids = [settled.deploy("1.1", config={"site": site}).id for site in ("a", "b", "c")]
+    kept = {f"{settled.name}-{release[:8]}" for release in ids[-2:]}
+    projects = {entry["Config"]["Labels"]["com.docker.compose.project"] for entry in settled.containers()}
+    assert projects == kept
+    listed = subprocess.run(
+        ["docker", "network", "ls", "--format", "{{.Name}}", "--filter", f"name=^{settled.name}-"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert {name.removesuffix("_default") for name in listed.stdout.split()} == kept
+    assert settled.slipway("rollback", "--name", settled.name, ids[0]).returncode == 0
+    assert settled.current() == ids[0]
+
+
 def test_two_environments_on_one_host_do_not_touch_each_other(serving: Environment, environment: Environment) -> None:
     before = serving.standing()
     environment.deploy("1.1")
@@ -359,12 +377,12 @@ def killed_then_deployed(environment: Environment, version: str, **change: Any) 
 
 
 def test_a_stage_that_was_killed_while_it_wrote(settled: Environment) -> None:
-    settled.deploy("1.0")
-    release = settled.prepare("1.1")
+    change = {"config": {"site": "written when the call was killed"}}
+    release = settled.prepare("1.1", **change)
     staging = settled.folder / "releases" / f".staging-{release['manifest']['id']}"
     settled.kill_when(staging.exists, "stage", release=release)
     assert settled.version() == "1.0"
-    killed_then_deployed(settled, "1.1")
+    killed_then_deployed(settled, "1.1", **change)
 
 
 def test_a_stage_that_was_killed_before_it_made_the_volume(environment: Environment) -> None:
