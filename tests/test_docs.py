@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from slipway import contract
 
@@ -72,6 +76,75 @@ def test_every_document_that_an_error_names_exists() -> None:
     named = {found for path in SOURCES for found in re.findall(r"\bdocs/[\w-]+\.md", path.read_text())}
     assert named, "no error names a document any more; this test looks in the wrong place"
     assert not {found for found in named if not (KIT / found).is_file()}
+
+
+HOLE = "\0"
+"""Stands for what a program puts into a sentence."""
+WORDY = 5
+"""Letters from which on a text says something of its own, instead of only joining others."""
+PLACE = re.compile(r"^/\S+: (?:\$\S* )?")
+"""The file and the path in it that a finding is about; they are put before the sentence."""
+SENTENCE_END = re.compile(rf"(?<=[.!?]) (?=[A-Z{HOLE}])")
+
+
+def texts(source: Path) -> Iterator[str]:
+    """All strings of a program, playbook or Makefile, each with a HOLE for every value that it is filled with."""
+    text = source.read_text()
+    if source.suffix == ".py":
+        for node in ast.walk(ast.parse(text)):
+            match node:
+                case ast.JoinedStr(values=parts):
+                    yield "".join(str(part.value) if isinstance(part, ast.Constant) else HOLE for part in parts)
+                case ast.Constant(value=str(said)):
+                    yield said
+    elif source.suffix == ".yml":
+        yield from (re.sub(r"{{.*?}}", HOLE, said, flags=re.DOTALL) for said in strings(yaml.safe_load(text)))
+    else:
+        yield from (re.sub(r"\$\(\w+\)", HOLE, said) for said in re.findall(r"echo '([^']+)'", text))
+
+
+def strings(data: Any) -> Iterator[str]:
+    match data:
+        case str():
+            yield data
+        case dict() | list():
+            for value in data.values() if isinstance(data, dict) else data:
+                yield from strings(value)
+
+
+def sentences(text: str) -> list[str]:
+    return SENTENCE_END.split(" ".join(text.split()))
+
+
+@pytest.fixture(scope="module")
+def said() -> list[re.Pattern[str]]:
+    """Every sentence that the kit can say."""
+    found: set[str] = set()
+    for source in [*SOURCES, KIT / "Makefile"]:
+        for text in texts(source):
+            for sentence in sentences(text):
+                # What goes into a text may be whole sentences, and then another one begins behind it.
+                found |= {sentence, sentence.removeprefix(f"{HOLE} ")}
+    return [
+        re.compile(".+?".join(map(re.escape, sentence.split(HOLE))))
+        for sentence in found
+        if len(re.findall(r"[a-z]", sentence)) >= WORDY
+    ]
+
+
+TROUBLES = (KIT / "docs/troubleshooting.md").read_text()
+QUOTED = re.findall(r"^> (.+)$", TROUBLES, re.MULTILINE) + [
+    line
+    for block in re.findall(r"^```text\n(.*?)^```$", TROUBLES, re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+    if line.endswith(".") and not line.startswith(" ")  # not the display around it, nor what other programs say
+]
+
+
+@pytest.mark.parametrize("line", QUOTED)
+def test_an_error_that_is_explained_is_one_that_the_kit_can_say(line: str, said: list[re.Pattern[str]]) -> None:
+    shown = sentences(PLACE.sub("", line))
+    assert not [sentence for sentence in shown if not any(pattern.fullmatch(sentence) for pattern in said)]
 
 
 def test_every_role_has_a_readme_that_says_what_its_argument_specs_say() -> None:
