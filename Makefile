@@ -40,7 +40,7 @@ LOCK = --generate-hashes --universal --python-version 3.11 --no-header
 .venv/controller: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'Slipway needs Python 3.11 or newer. Name one: make PYTHON=/path/to/python3 $(MAKECMDGOALS).' >&2; exit 1; }
-	@$(PYTHON) -m venv .venv \
+	@$(PYTHON) -m venv .venv >/dev/null \
 		|| { echo 'Python has no venv module here. Install it: apt-get install -y python3-venv.' >&2; exit 1; }
 	.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@

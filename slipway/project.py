@@ -17,6 +17,10 @@ from slipway.redact import redact, secrets_of
 from slipway.release import COMPOSE_FILE, LABEL_NAME
 
 
+ERASE_LINE = "\x1b[2K"
+"""Compose starts each line of logs with it, even where the output is no terminal and --ansi is never."""
+
+
 class Project:
     """The Compose project `name` whose files lie in `folder`."""
 
@@ -97,7 +101,7 @@ class Project:
             text = self._client.compose.logs(services=[service] if service else [], tail=str(tail))
         except DockerException as error:
             text = error.stderr or ""
-        return self._redacted(str(text))
+        return self._redacted(str(text).replace(ERASE_LINE, ""))
 
     def follow(self, *, services: list[str], since: str | None, follow: bool) -> Iterator[str]:
         """Yield log text as it comes, without secrets, line by line."""
@@ -107,7 +111,7 @@ class Project:
             self._client.compose.logs(services=services, since=since, follow=follow, stream=True),
         )
         for _, chunk in stream:
-            yield redact(chunk.decode(errors="replace"), secrets)
+            yield redact(chunk.decode(errors="replace").replace(ERASE_LINE, ""), secrets)
 
     def pull(self, reference: str) -> None:
         """Pull an image by digest. Raises :class:`PreflightError` with what the registry said."""
