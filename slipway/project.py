@@ -16,7 +16,6 @@ from slipway.errors import CommandError, PreflightError, SlipwayError
 from slipway.redact import redact, secrets_of
 from slipway.release import COMPOSE_FILE, LABEL_NAME
 
-
 ERASE_LINE = "\x1b[2K"
 """Compose starts each line of logs with it, even where the output is no terminal and --ansi is never."""
 
