@@ -1,7 +1,9 @@
 # Thin: each target is one command that can be typed as well.
 PYTHON ?= python3
 PLAY = .venv/bin/ansible-playbook -i inventories/local $(BECOME)
-BECOME = $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
+# Ansible would go by $USER, which need not say root where root is at work.
+BECOME = $(shell if [ "$$(id -u)" = 0 ]; then echo -e ansible_become=false; \
+	elif ! sudo -n true 2>/dev/null; then echo --ask-become-pass; fi)
 
 .PHONY: up down destroy test bench fresh docs lock
 

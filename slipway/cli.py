@@ -199,9 +199,7 @@ def _logs(name: str, options: argparse.Namespace) -> None:
     manifest = store.manifest(current)
     if options.service and options.service not in manifest.services:
         raise UsageError(f"{name} has no service {options.service}.", f"It has {', '.join(manifest.services)}.")
-    from slipway.project import Project  # noqa: PLC0415 - as above
-
-    project = Project(store.path(current), manifest.project)
+    project = store.project(manifest)
     services = [options.service] if options.service else []
     for text in project.follow(services=services, since=options.since, follow=options.follow):
         sys.stdout.write(text)

@@ -7,7 +7,7 @@ Compose strings (`256m`).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -48,7 +48,6 @@ class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, froze
 
     path: str
     content: Any
-    format: Literal["json", "text"] = "json"
     mode: str = "0440"
     uid: int = 0
     gid: int = 0
@@ -85,7 +84,6 @@ class Service(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     tag: str = ""
     digest: str = ""
     """`sha256:…`; with it the tag is only a name for people."""
-    kind: Literal["web", "worker"] = "web"
     user: str
     """`uid:gid` that the container runs as."""
     port: int | None = None

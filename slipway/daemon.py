@@ -127,7 +127,7 @@ class Daemon:
         if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN) or "denied" in reason:
             raise PreflightError(
                 f"The registry {registry} does not let this host read {reference}.",
-                "Log in with an account that may pull it.",
+                "Push it to a registry that needs no login: the kit does not log in yet.",
                 details=reason,
             )
         raise PreflightError(

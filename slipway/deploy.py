@@ -7,8 +7,9 @@ is started again and passes its own gate before the call ends.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -20,9 +21,6 @@ from slipway.plan import Activation, plan_activation
 from slipway.release import LABEL_NAME, LABEL_STACK, Manifest, Release
 from slipway.status import status
 from slipway.store import ROOT, Store
-
-if TYPE_CHECKING:
-    from slipway.project import Project
 
 NO_SCHEMA = "none"
 
@@ -79,12 +77,12 @@ class Deploy:
             if not held:
                 folder = self.store.place(release)
                 try:
-                    self._open(folder, manifest).validate()
+                    self.store.project(manifest, folder).validate()
                 except SlipwayError:
                     self.store.drop(folder)
                     raise
                 self.store.keep(folder)
-            project = self._project(manifest)
+            project = self.store.project(manifest)
             for image in pulls:
                 project.pull(image)
             for volume, body in volumes.items():
@@ -113,7 +111,7 @@ class Deploy:
             return self._migrate(manifest, list(migrating))
 
     def _migrate(self, manifest: Manifest, services: list[str]) -> dict[str, Any]:
-        project = self._project(manifest)
+        project = self.store.project(manifest)
         pending: list[str] = []
         schema = ""
         for name in services:
@@ -134,6 +132,10 @@ class Deploy:
                     project.run(name, contract.up, contract)
                     schema = entry.schema_after = _last_line(project.run(name, contract.status, contract))
             except CommandError as error:
+                if not entry.at and not self._check:
+                    # It failed before there was a phase to record: the plan itself could not be had.
+                    entry.result, entry.reason = "failed", error.what
+                    self.ledger.append(entry)
                 raise UnhealthyError(
                     f"The migration of {manifest.name} failed: {error.what}",
                     f"{self._still_serves()} Mend the migration and run the play again.",
@@ -172,15 +174,16 @@ class Deploy:
         }
 
     def _switch(self, manifest: Manifest, plan: Activation, entry: Entry) -> None:
-        project = self._project(manifest)
+        project = self.store.project(manifest)
+        began = datetime.now(UTC)
         project.create()
         for old in plan.stop:
-            self._project(self.store.manifest(old)).stop()
+            self.store.project(self.store.manifest(old)).stop()
         try:
             project.start()
             self._gate(manifest).wait()
         except SlipwayError as error:
-            logs = project.logs()
+            logs = project.logs(since=began)
             project.stop()
             how_it_stands = self._return_to(plan.fall_back, entry)
             self._tidy(manifest.id, entry.previous)
@@ -201,7 +204,7 @@ class Deploy:
         for release_id in set(self.store.ids()) - set(keep):
             manifest = self.store.manifest(release_id)
             if manifest.project in projects:
-                self._project(manifest).remove()
+                self.store.project(manifest).remove()
 
     def _return_to(self, release_id: str | None, entry: Entry) -> str:
         """Start the release before again where there is one, and say how things stand now."""
@@ -211,7 +214,7 @@ class Deploy:
             return "No release served before, so none serves now."
         try:
             manifest = self.store.manifest(release_id)
-            self._project(manifest).start()
+            self.store.project(manifest).start()
             self._gate(manifest).wait()
         except SlipwayError as error:
             return f"The release before, {release_id}, was to serve again and does not: {error.what}"
@@ -244,7 +247,9 @@ class Deploy:
         """Go back to a release that served before: the newest such one, or the one named (its first digits do)."""
         current = self.store.current()
         here = set(self.store.ids())
-        good = [release for release in self.ledger.good_releases() if release != current and release in here]
+        # A current release that does not run is one to go back to as well.
+        serving = current if current in here and self._serves(self.store.manifest(current)) else None
+        good = [release for release in self.ledger.good_releases() if release != serving and release in here]
         chosen = [release for release in good if release.startswith(release_id or "")]
         if not chosen:
             wanted = f"release {release_id}" if release_id else "release before this one"
@@ -261,7 +266,7 @@ class Deploy:
 
     def _schema_fits(self, target: Manifest) -> None:
         """Refuse a rollback across a migration: ask the older image itself what it thinks of the schema."""
-        project = self._project(target)
+        project = self.store.project(target)
         for name, service in target.services.items():
             if service.migrate is None:
                 continue
@@ -283,7 +288,7 @@ class Deploy:
             for release_id in sorted(running):
                 manifest = self.store.manifest(release_id)
                 with self.ledger.phase(self._entry("stop", manifest)):
-                    self._project(manifest).stop()
+                    self.store.project(manifest).stop()
         return {"changed": True, "stop": sorted(running)}
 
     def destroy(self) -> dict[str, Any]:
@@ -293,9 +298,9 @@ class Deploy:
             return {"changed": self.store.folder.exists(), "removed": ids}
         with self.store.lock():
             for release_id in ids:
-                self._project(self.store.manifest(release_id)).remove()
+                self.store.project(self.store.manifest(release_id)).remove()
             if ids:
-                self._project(self.store.manifest(ids[0])).remove_volumes(self.store.name)
+                self.store.project(self.store.manifest(ids[0])).remove_volumes(self.store.name)
             self.store.remove()
         return {"changed": True, "removed": ids}
 
@@ -321,17 +326,7 @@ class Deploy:
         return f"The release {current} still serves." if current else "No release has served before."
 
     def _gate(self, manifest: Manifest) -> Gate:
-        return Gate(manifest, self.daemon, self.store.path(manifest.id))
-
-    def _project(self, manifest: Manifest) -> Project:
-        return self._open(self.store.path(manifest.id), manifest)
-
-    @staticmethod
-    def _open(folder: Path, manifest: Manifest) -> Project:
-        # Imported here because it takes longer than all that a call does that finds nothing to change.
-        from slipway.project import Project  # noqa: PLC0415
-
-        return Project(folder, manifest.project)
+        return Gate(manifest, self.daemon, lambda text: self.store.project(manifest).redacted(text))
 
     def _entry(self, phase: Phase, manifest: Manifest) -> Entry:
         return Entry(

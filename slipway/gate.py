@@ -10,7 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -18,7 +18,6 @@ import msgspec
 from slipway.contract import Health, Service
 from slipway.daemon import Container, Daemon
 from slipway.errors import UnhealthyError
-from slipway.redact import redact, secrets_of
 from slipway.release import Manifest
 
 GIVE_UP_AFTER_RESTARTS = 2
@@ -77,11 +76,11 @@ def _broken_promise(body: bytes, promised: dict[str, Any]) -> str:
 class Gate:
     """The gate of one release on this host."""
 
-    def __init__(self, manifest: Manifest, daemon: Daemon, folder: Path) -> None:
+    def __init__(self, manifest: Manifest, daemon: Daemon, redacted: Callable[[str], str]) -> None:
         self._manifest = manifest
         self._daemon = daemon
-        self._folder = folder
-        """The release's folder: a body that tells a secret of its config is shown without it."""
+        self._redacted = redacted
+        """Takes the release's secrets out of a text: an answer may tell them, and it is shown to people."""
 
     def wait(self) -> None:
         """Return when the release has passed. Raises :class:`UnhealthyError` that says which service failed and why."""
@@ -95,7 +94,7 @@ class Gate:
             if wrong := _container_complaint(name, containers.get(name)):
                 return wrong
             if wrong := self._probe(name, service):
-                return wrong
+                return self._redacted(wrong)
         return ""
 
     def containers(self) -> dict[str, Container]:
@@ -130,7 +129,7 @@ class Gate:
                 return
             time.sleep(interval)
         raise UnhealthyError(
-            f"The service {name} did not become healthy in {budget:g} seconds: {wrong}.",
+            f"The service {name} did not become healthy in {budget:g} seconds: {self._redacted(wrong)}.",
             "Its last lines are below.",
         )
 
@@ -139,8 +138,7 @@ class Gate:
         if service.health is None or port is None:
             return ""
         answer = fetch(port, service.health.path, service.health.timeout)
-        wrong = complaint(answer, service.health, self._version(name) if service.health.version else "")
-        return wrong and redact(wrong, secrets_of(self._folder))
+        return complaint(answer, service.health, self._version(name) if service.health.version else "")
 
     def _version(self, name: str) -> str:
         image = self._daemon.image(self._manifest.images[name]) or {}
@@ -159,6 +157,9 @@ def _container_complaint(name: str, container: Container | None) -> str:
 
 
 def _ending(container: Container) -> str:
+    if container.state == "running":
+        # Docker has started it again already, and no longer tells how it ended before.
+        return f"restarted {container.restarts} times"
     return container.error or f"exit code {container.exit_code}"
 
 

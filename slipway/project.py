@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import cast
 
@@ -13,22 +14,25 @@ from python_on_whales.exceptions import DockerException
 
 from slipway.contract import Migrate, Volume
 from slipway.errors import CommandError, PreflightError, SlipwayError
-from slipway.redact import redact, secrets_of
-from slipway.release import COMPOSE_FILE, LABEL_NAME
+from slipway.redact import redact, secrets_in, secrets_of
+from slipway.release import COMPOSE_FILE, LABEL_NAME, Manifest
 
+LAST_LINES = "20"
+"""Lines of each service that are shown when a release fails."""
 ERASE_LINE = "\x1b[2K"
 """Compose starts each line of logs with it, even where the output is no terminal and --ansi is never."""
 
 
 class Project:
-    """The Compose project `name` whose files lie in `folder`."""
+    """The Compose project of a release whose files lie in `folder`."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
-        self.name = name
+        self.name = manifest.project
+        self._secret_env = {name for service in manifest.services.values() for name in service.secret_env}
         self._client = DockerClient(
             compose_files=[folder / COMPOSE_FILE],
-            compose_project_name=name,
+            compose_project_name=self.name,
             compose_project_directory=folder,
         )
 
@@ -40,7 +44,7 @@ class Project:
             raise PreflightError(
                 "Compose does not accept the rendered file.",
                 "Correct app_services, and run the play again.",
-                details=self._redacted(error.stderr),
+                details=self.redacted(error.stderr),
             ) from error
 
     def create(self) -> None:
@@ -90,21 +94,21 @@ class Project:
             raise CommandError(
                 f"`{' '.join(command)}` ended with exit code {done.returncode}.",
                 "Its output is below.",
-                details=self._redacted(f"{done.stdout}{_without_progress(done.stderr)}"),
+                details=self.redacted(f"{done.stdout}{_without_progress(done.stderr)}"),
             )
         return done.stdout
 
-    def logs(self, service: str | None = None, tail: int = 20) -> str:
-        """The last lines of one service or of all, without secrets."""
+    def logs(self, since: datetime) -> str:
+        """The last lines of all services from `since` on, without secrets."""
         try:
-            text = self._client.compose.logs(services=[service] if service else [], tail=str(tail))
+            text = self._client.compose.logs(tail=LAST_LINES, since=since.isoformat())
         except DockerException as error:
             text = error.stderr or ""
-        return self._redacted(str(text).replace(ERASE_LINE, ""))
+        return self.redacted(str(text).replace(ERASE_LINE, ""))
 
     def follow(self, *, services: list[str], since: str | None, follow: bool) -> Iterator[str]:
         """Yield log text as it comes, without secrets, line by line."""
-        secrets = secrets_of(self.folder)
+        secrets = self._secrets()
         stream = cast(
             "Iterator[tuple[str, bytes]]",
             self._client.compose.logs(services=services, since=since, follow=follow, stream=True),
@@ -147,11 +151,24 @@ class Project:
             raise SlipwayError(
                 f"Docker could not {verb} the project {self.name}.",
                 "Its words are below.",
-                details=self._redacted(_without_progress(error.stderr or "")),
+                details=self.redacted(_without_progress(error.stderr or "")),
             ) from error
 
-    def _redacted(self, text: str | None) -> str:
-        return redact(text or "", secrets_of(self.folder)).strip()
+    def redacted(self, text: str | None) -> str:
+        """The text without what is secret in the release's config files and in its services' environment."""
+        return redact(text or "", self._secrets()).strip()
+
+    def _secrets(self) -> set[str]:
+        try:
+            config = self._client.compose.config(return_json=True)
+        except DockerException:
+            config = {}
+        found = secrets_of(self.folder)
+        for service in config.get("services", {}).values():
+            environment = service.get("environment") or {}
+            found.update(secrets_in(environment))
+            found.update(value for name, value in environment.items() if name in self._secret_env and value)
+        return found
 
 
 def _without_progress(text: str) -> str:

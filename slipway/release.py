@@ -82,6 +82,7 @@ def identity(
     name: str,
     environment: str,
     images: dict[str, str],
+    services: dict[str, Service],
     compose: dict[str, Any],
     files: list[File],
     key: str,
@@ -91,6 +92,7 @@ def identity(
         "name": name,
         "environment": environment,
         "images": images,
+        "services": services,
         "compose": fingerprint(key, msgspec.json.encode(compose, order="sorted").decode()),
         "files": {file.path: [fingerprint(key, file.content), file.mode, file.uid, file.gid] for file in files},
     }

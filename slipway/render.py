@@ -60,7 +60,15 @@ def render(
         for config in spec.config_files
     ]
     compose = _compose(name, environment, contract, images)
-    release_id = identity(name=name, environment=environment, images=images, compose=compose, files=files, key=key)
+    release_id = identity(
+        name=name,
+        environment=environment,
+        images=images,
+        services={service: _promises(spec) for service, spec in contract.items()},
+        compose=compose,
+        files=files,
+        key=key,
+    )
     manifest = Manifest(
         name=name,
         environment=environment,
@@ -115,7 +123,13 @@ def _config_text(config: ConfigFile) -> str:
 
 
 def _without_secrets(spec: Service) -> Service:
-    return msgspec.structs.replace(spec, config_files=[], config_schema=[], env={}, secret_env={})
+    secret_env = dict.fromkeys(spec.secret_env, "")
+    return msgspec.structs.replace(spec, config_files=[], config_schema=[], env={}, secret_env=secret_env)
+
+
+def _promises(spec: Service) -> Service:
+    """The contract without what people call the image by, and without what is only checked before a deploy."""
+    return msgspec.structs.replace(_without_secrets(spec), tag="", digest="", required_env=[])
 
 
 def _named(compose: dict[str, Any], name: str, release_id: str) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 
 from slipway.daemon import Daemon
+from slipway.errors import PreflightError
 from slipway.gate import Gate
 from slipway.ledger import Entry, Ledger
-from slipway.store import ROOT, Store
+from slipway.store import ROOT, Store, environments
 
 
 class NameRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -61,8 +62,16 @@ class Run(msgspec.Struct, kw_only=True):
 
 
 def status(name: str, root: Path = ROOT) -> Status:
-    """Look at an environment; one that has never served is said to be unhealthy for that reason."""
+    """Look at an environment; one that has never served is said to be unhealthy for that reason.
+
+    Raises :class:`PreflightError` where nothing of that name was ever deployed.
+    """
     store = Store(name, root)
+    if not store.exists():
+        raise PreflightError(
+            f"There is no environment {name} on this host.",
+            f"It has {', '.join(environments(root)) or 'none yet'}.",
+        )
     current = store.current()
     if current is None:
         return Status(
@@ -74,7 +83,7 @@ def status(name: str, root: Path = ROOT) -> Status:
             services={},
         )
     manifest = store.manifest(current)
-    gate = Gate(manifest, Daemon(), store.path(current))
+    gate = Gate(manifest, Daemon(), lambda text: store.project(manifest).redacted(text))
     containers = gate.containers()
     services = {}
     for service, spec in manifest.services.items():

@@ -22,11 +22,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from slipway.errors import PreflightError, SlipwayError, UsageError
 from slipway.release import MANIFEST_FILE, NAME, File, Manifest, Release
+
+if TYPE_CHECKING:
+    from slipway.project import Project
 
 ROOT = Path("/srv/slipway")
 LOCK_PATIENCE = 10.0
@@ -117,6 +121,13 @@ class Store:
                 f"See what there is: slipway history --name {self.name}.",
             ) from None
         return msgspec.json.decode(data, type=Manifest)
+
+    def project(self, manifest: Manifest, folder: Path | None = None) -> Project:
+        """The Compose project of a release; in `folder`, where it does not lie in its own yet."""
+        # Imported here because it takes longer than all that a call does that finds nothing to change.
+        from slipway.project import Project  # noqa: PLC0415
+
+        return Project(folder or self.path(manifest.id), manifest)
 
     def holds(self, release: Release) -> bool:
         """Whether the release lies here, file for file as it should be."""

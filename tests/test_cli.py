@@ -59,13 +59,21 @@ def test_nothing_deployed_yet_is_an_error_with_what_to_do(tmp_path: Path) -> Non
     assert done.stderr == "Nothing has been deployed to this host yet.\nDeploy something: playbooks/site.yml.\n"
 
 
+def test_a_name_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    done = slipway(tmp_path, "status", "--name", "shop")
+    assert done.returncode == 1
+    assert done.stderr == "There is no environment shop on this host.\nIt has none yet.\n"
+
+
 def test_a_name_that_never_served_is_unhealthy(tmp_path: Path) -> None:
+    (tmp_path / "shop/releases").mkdir(parents=True)
     done = slipway(tmp_path, "status", "--name", "shop")
     assert done.returncode == 2
     assert "NOT HEALTHY: no release has served yet" in done.stdout
 
 
 def test_status_as_json_is_data(tmp_path: Path) -> None:
+    (tmp_path / "shop/releases").mkdir(parents=True)
     done = slipway(tmp_path, "status", "--name", "shop", "--json")
     assert done.returncode == 2
     assert json.loads(done.stdout)["complaint"] == "no release has served yet"

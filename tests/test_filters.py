@@ -51,7 +51,7 @@ def test_an_image_takes_its_digest_from_the_contract_else_from_the_lock(
 
 
 def test_ports_are_those_of_the_host(services: dict[str, Any], filters: dict[str, Any]) -> None:
-    services["worker"] = {"image": "r/worker", "tag": "1", "user": "1:1", "kind": "worker"}
+    services["worker"] = {"image": "r/worker", "tag": "1", "user": "1:1"}
     assert filters["slipway_ports"](services) == {"api": 4100}
 
 

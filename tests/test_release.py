@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
+from slipway.contract import Health, Service
 from slipway.release import File, Manifest, fingerprint, identity, project_of
 
 PARTS: dict[str, Any] = {
     "name": "shop-production",
     "environment": "production",
     "images": {"api": "r/api@sha256:1", "web": "r/web@sha256:2"},
+    "services": {"api": Service(image="r/api", user="1:1"), "web": Service(image="r/web", user="1:1")},
     "compose": {"services": {"api": {"image": "r/api@sha256:1", "environment": {"A": "1", "B": "2"}}}},
     "files": [File(path="config/api/a.json", content="{}"), File(path="config/api/b.json", content="[]")],
     "key": "k" * 32,
@@ -20,7 +22,7 @@ PARTS: dict[str, Any] = {
 
 def test_the_id_is_stable_from_run_to_run_and_from_host_to_host() -> None:
     # Written down on purpose: another id for the same release would replace every container of every environment.
-    assert identity(**PARTS) == "9af12c824f3a1aee"
+    assert identity(**PARTS) == "21d070b11c643abe"
 
 
 def test_the_id_does_not_depend_on_the_order_in_which_things_are_listed() -> None:
@@ -37,6 +39,7 @@ def test_the_id_does_not_depend_on_the_order_in_which_things_are_listed() -> Non
         {"name": "shop-staging"},
         {"environment": "staging"},
         {"images": {**PARTS["images"], "web": "r/web@sha256:3"}},
+        {"services": {"api": Service(image="r/api", user="1:1", health=Health(path="/health"))}},
         {"compose": {"services": {}}},
         {"key": "l" * 32},
         {"files": PARTS["files"][:1]},

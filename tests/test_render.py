@@ -167,9 +167,11 @@ def test_the_order_of_keys_does_not_matter(services: Services) -> None:
         {"config_files": []},
         {"tmpfs": []},
         {"init": True},
+        {"health": {"path": "/elsewhere"}},
+        {"migrate": {"up": ["up"], "plan": ["plan"], "status": ["status"]}},
     ],
 )
-def test_a_change_of_what_runs_is_a_new_release(change: dict[str, Any], services: Services) -> None:
+def test_a_change_of_what_runs_or_what_it_promises_is_a_new_release(change: dict[str, Any], services: Services) -> None:
     before = release_id(services)
     services["api"].update(change)
     assert release_id(services) != before
@@ -179,7 +181,6 @@ def test_a_change_of_what_runs_is_a_new_release(change: dict[str, Any], services
     "change",
     [
         {"tag": "sha-0377abc"},
-        {"health": {"path": "/elsewhere"}},
         {"required_env": []},
         {"config_schema": []},
     ],

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from slipway.errors import PreflightError
 from slipway.ledger import Entry, Ledger, Phase, Result
 from slipway.status import history, status
 
@@ -45,9 +48,15 @@ def test_runs_are_told_apart_and_a_rollback_and_a_stop_have_their_own_name(tmp_p
     ]
 
 
-def test_an_environment_that_never_served_has_no_history_and_is_not_healthy(tmp_path: Path) -> None:
+def test_an_environment_that_is_not_there_has_no_history_and_no_status(tmp_path: Path) -> None:
     assert history("shop", tmp_path) == []
+    with pytest.raises(PreflightError, match=r"There is no environment shop on this host\. It has none yet\."):
+        status("shop", tmp_path)
+    assert list(tmp_path.iterdir()) == [], "looking leaves nothing behind"
+
+
+def test_an_environment_that_never_served_is_not_healthy(tmp_path: Path) -> None:
+    (tmp_path / "shop/releases").mkdir(parents=True)
     found = status("shop", tmp_path)
     assert not found.healthy
     assert found.complaint == "no release has served yet"
-    assert list(tmp_path.iterdir()) == [], "looking leaves nothing behind"
