@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import msgspec
 
@@ -58,6 +59,32 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
     def project(self) -> str:
         """The Compose project that this release runs as."""
         return project_of(self.name, self.id)
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Read a manifest that lies on a host.
+
+    Another version of the kit may have written it, and a release that serves must stay readable: keys that this
+    version does not know are passed over, where an inventory's would be refused. Raises msgspec.ValidationError.
+    """
+    return msgspec.convert(_known(msgspec.json.decode(data), Manifest), Manifest)
+
+
+def _known(data: Any, shape: Any) -> Any:
+    """Drop the keys of structs that `shape` does not have, at every depth."""
+    inner = [argument for argument in get_args(shape) if argument is not type(None)]
+    match data:
+        case dict() if isinstance(shape, type) and issubclass(shape, msgspec.Struct):
+            fields = {field.encode_name: field.type for field in msgspec.structs.fields(shape)}
+            return {key: _known(value, fields[key]) for key, value in data.items() if key in fields}
+        case dict() if get_origin(shape) is dict:
+            return {key: _known(value, inner[1]) for key, value in data.items()}
+        case list() if inner:
+            return [_known(value, inner[0]) for value in data]
+        case _ if isinstance(shape, UnionType):
+            return _known(data, inner[0])
+        case _:
+            return data
 
 
 class Release(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

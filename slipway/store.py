@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from slipway.errors import PreflightError, SlipwayError, UsageError
-from slipway.release import MANIFEST_FILE, NAME, File, Manifest, Release
+from slipway.release import MANIFEST_FILE, NAME, File, Manifest, Release, read_manifest
 
 if TYPE_CHECKING:
     from slipway.project import Project
@@ -120,7 +120,15 @@ class Store:
                 f"There is no release {release_id} of {self.name} on this host.",
                 f"See what there is: slipway history --name {self.name}.",
             ) from None
-        return msgspec.json.decode(data, type=Manifest)
+        try:
+            return read_manifest(data)
+        except msgspec.MsgspecError as error:
+            raise PreflightError(
+                f"The release {release_id} of {self.name} was written by a version of the kit that this one "
+                "cannot read.",
+                f"Use that version, or remove {self.path(release_id)} if nothing of it runs.",
+                details=str(error),
+            ) from error
 
     def project(self, manifest: Manifest, folder: Path | None = None) -> Project:
         """The Compose project of a release; in `folder`, where it does not lie in its own yet."""

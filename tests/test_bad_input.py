@@ -195,7 +195,7 @@ def test_a_config_file_that_the_container_cannot_read(refused: Refused) -> None:
     assert (
         f"{CONFIG}/semiont.json would have mode 0400 and owner 0:0, which the container's user 1001:1001 cannot read. "
         "Give it gid 1001 and mode 0440."
-    ) in refused(__backend_file={"format": "json", "mode": "0400", "uid": 0, "gid": 0})
+    ) in refused(__backend_file={"mode": "0400", "uid": 0, "gid": 0})
 
 
 def test_a_port_that_is_taken(refused: Refused) -> None:

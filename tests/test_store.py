@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from slipway.contract import Health, Service
 from slipway.errors import PreflightError, SlipwayError, UsageError
 from slipway.release import File, Manifest, Release
 from slipway.store import Store, environments, only_environment
@@ -242,3 +244,20 @@ def test_the_lock_of_a_killed_call_is_free_at_once(holder: subprocess.Popen[str]
     holder.wait()
     with store.lock(patience=0):
         assert (store.folder / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_release_that_another_version_of_the_kit_wrote_stays_readable(store: Store) -> None:
+    place(store, release())
+    path = store.path("r1") / "manifest.json"
+    service = {"image": "r/api", "user": "1:1", "invented": [1], "health": {"path": "/health", "invented": True}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "services": {"api": service}, "invented": 1}))
+    assert store.manifest("r1").services == {"api": Service(image="r/api", user="1:1", health=Health(path="/health"))}
+
+
+def test_a_manifest_that_cannot_be_read_is_one_sentence(store: Store) -> None:
+    place(store, release())
+    (store.path("r1") / "manifest.json").write_text("{}")
+    with pytest.raises(
+        PreflightError, match="r1 of shop was written by a version of the kit that this one cannot read"
+    ):
+        store.manifest("r1")

@@ -206,9 +206,9 @@ def _standing(host: str, status: Mapping[str, Any], phases: Mapping[str, float])
     rows.append(("took", took))
     sudo = "" if os.geteuid() == 0 else "sudo "
     rows += [
-        ("next", f"{sudo}slipway status --name {status['name']}     how it stands"),
-        ("", f"{sudo}slipway logs -f --name {status['name']}    what it prints"),
-        ("", f"{sudo}slipway rollback --name {status['name']}   back to the release before"),
+        ("next", f"{sudo}slipway status --name {status['name']}    how it stands"),
+        ("", f"{sudo}slipway logs --name {status['name']} -f   what it prints"),
+        ("", f"{sudo}slipway rollback --name {status['name']}  back to the release before"),
     ]
     width = max(len(label) for label, _ in rows)
     lines = "\n".join(f"  {label:<{width}}  {text}" for label, text in rows)
