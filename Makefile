@@ -5,6 +5,9 @@ PLAY = .venv/bin/ansible-playbook -i inventories/local $(BECOME)
 BECOME = $(shell if [ "$$(id -u)" = 0 ]; then echo -e ansible_become=false; \
 	elif ! sudo -n true 2>/dev/null; then echo --ask-become-pass; fi)
 
+# Tests and measurements talk to Docker and read what only root may.
+AS_ROOT = $(shell [ "$$(id -u)" = 0 ] && echo env USER=root LOGNAME=root || echo sudo -E)
+
 .PHONY: up down destroy test bench fresh docs lock
 
 up: .venv/controller | root ## turn this machine into a running, verified backend
@@ -19,15 +22,15 @@ destroy: .venv/controller | root ## remove what the kit put here, data included,
 
 test: .venv/dev | root ## lint, unit, backend, engine and molecule tests
 	$(PLAY) tests/setup.yml
-	.venv/bin/pytest $(tests)
+	$(AS_ROOT) .venv/bin/pytest $(tests)
 
 bench: .venv/dev | root ## measure, as a table with ratios against bare docker compose (fresh=1: on a fresh machine too)
 	$(PLAY) tests/setup.yml
-	.venv/bin/python -m tests.bench.bench $(if $(fresh),--fresh)
+	$(AS_ROOT) .venv/bin/python -m tests.bench.bench $(if $(fresh),--fresh)
 
 fresh: .venv/dev | root ## try the README on fresh Debian machines; minutes each
 	$(PLAY) playbooks/provision.yml
-	.venv/bin/pytest tests/fresh
+	$(AS_ROOT) .venv/bin/pytest tests/fresh
 
 docs: .venv/controller ## write each role's README from what its argument specs say
 	.venv/bin/python docs/generate.py
