@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 from collections.abc import Callable
@@ -66,6 +67,31 @@ def test_a_database_that_goes_away_takes_readiness_but_not_health(cluster: Clust
     assert (created.status, created.error, created.headers["retry-after"]) == (503, "database_unavailable", "5")
     assert "does not exist" in process.log
     assert "does not exist" not in created.json["error"]["message"]
+
+
+def test_a_handler_that_crashes_is_answered_and_logged_once_and_keeps_the_connection(
+    cluster: Cluster, start: Start
+) -> None:
+    url = cluster.new_database()
+    run_migrations(url)
+    process = start(url)
+    cluster.execute("ALTER TABLE documents DROP COLUMN content", url.rsplit("/", 1)[1])
+    connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=20)
+    headers = {"Authorization": f"Bearer {process.token}", "X-Request-ID": "crash.1"}
+
+    for _ in range(2):  # the second one on the same connection: it was not cut
+        connection.request("GET", "/api/documents/1", headers=headers)
+        answer = connection.getresponse()
+        body = json.loads(answer.read())
+        assert (answer.status, answer.headers["content-type"]) == (500, "application/json")
+        assert body["error"]["code"] == "internal"
+        assert body["error"]["request_id"] == answer.headers["x-request-id"] == "crash.1"
+        assert "column" not in body["error"]["message"]
+        assert connection.sock is not None
+    connection.close()
+
+    errors = [line for line in map(json.loads, process.log.splitlines()) if line["level"] == "error"]
+    assert [(line["message"], line["request_id"]) for line in errors] == [("the request failed", "crash.1")] * 2
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -152,10 +153,11 @@ def create_app(backend: Backend) -> ASGIApp:
             HTTPException: _http_exception,
             DatabaseUnavailableError: _database_unavailable,
         },
+        middleware=[Middleware(Frame, metrics=backend.metrics, lifecycle=backend.lifecycle)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    return Frame(app, metrics=backend.metrics, lifecycle=backend.lifecycle)
+    return app
 
 
 def _by_method(**handlers: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

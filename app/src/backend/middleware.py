@@ -42,7 +42,11 @@ def _has_body(scope: Scope) -> bool:
 
 
 class Frame:
-    """The outermost layer of the application: wraps every request, and answers for those that crash."""
+    """Wraps every request, and answers for those that crash.
+
+    It belongs inside Starlette's ServerErrorMiddleware, which would answer a crash first, in plain text, and raise it
+    again for the server to log a second time and to cut the connection.
+    """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, lifecycle: Lifecycle) -> None:
         self.app = app
