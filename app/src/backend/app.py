@@ -29,6 +29,7 @@ from backend.readiness import Lifecycle
 
 MAX_BODY: Final = 1024 * 1024
 """Bytes that a request's body may have."""
+_MAX_DIGITS: Final = len(str(documents.MAX_ID))
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -100,12 +101,11 @@ class Backend:
     async def read_document(self, request: Request) -> Response:
         """The document, or 404."""
         self.subject(request)
-        document_id = request.path_params["document_id"]
-        document = None
-        if document_id <= documents.MAX_ID:
-            document = await documents.read(self.database, document_id)
+        given = request.path_params["document_id"]
+        document_id = _decimal(given, high=documents.MAX_ID)
+        document = None if document_id is None else await documents.read(self.database, document_id)
         if document is None:
-            raise RefusalError(404, "not_found", f"There is no document {document_id}.")
+            raise RefusalError(404, "not_found", f"There is no document {given[:_MAX_DIGITS]}.")
         return JSON(document)
 
     def subject(self, request: Request) -> str:
@@ -146,7 +146,7 @@ def create_app(backend: Backend) -> ASGIApp:
                 _by_method(GET=backend.list_documents, POST=backend.create_document),
                 methods=["GET", "POST"],
             ),
-            Route("/api/documents/{document_id:int}", backend.read_document, methods=["GET"]),
+            Route("/api/documents/{document_id}", backend.read_document, methods=["GET"]),
         ],
         exception_handlers={
             RefusalError: _refusal,
@@ -191,9 +191,17 @@ def _number(request: Request, name: str, *, default: int, low: int, high: int) -
     text = request.query_params.get(name)
     if text is None:
         return default
-    if text.isascii() and text.isdecimal() and len(text) <= len(str(high)) and low <= int(text) <= high:
-        return int(text)
+    number = _decimal(text, high=high)
+    if number is not None and number >= low:
+        return number
     raise RefusalError(422, "invalid", f"{name} must be a whole number from {low} to {high}.")
+
+
+def _decimal(text: str, *, high: int) -> int | None:
+    """The number, or None; the length is looked at first, because Python refuses to convert thousands of digits."""
+    if text.isascii() and text.isdecimal() and len(text) <= len(str(high)) and int(text) <= high:
+        return int(text)
+    return None
 
 
 async def _body(request: Request, kind: type[_T]) -> _T:
