@@ -151,6 +151,15 @@ def test_a_list_is_walked_page_by_page_without_missing_or_repeating_one(server: 
     assert pages == 3
 
 
+def test_a_list_holds_what_tells_documents_apart_but_not_their_contents(server: Process) -> None:
+    made = server.call("POST", "/api/documents", {"title": "large", "content": "x" * 500_000}).json
+
+    answer = server.call("GET", f"/api/documents?after={made['id'] - 1}")
+
+    del made["content"]
+    assert answer.json == {"documents": [made], "next": None}
+
+
 def test_the_end_of_a_list_that_fills_its_last_page_is_told(server: Process) -> None:
     made = [server.call("POST", "/api/documents", {"title": "last"}).json["id"] for _ in range(2)]
 

@@ -15,13 +15,8 @@ from backend.tables import documents
 
 MAX_ID: Final = 2**63 - 1
 MAX_PAGE: Final = 100
-_COLUMNS: Final = (
-    documents.c.id,
-    documents.c.title,
-    documents.c.content,
-    documents.c.created_at,
-    documents.c.created_by,
-)
+_LISTED: Final = (documents.c.id, documents.c.title, documents.c.created_at, documents.c.created_by)
+_COLUMNS: Final = (*_LISTED, documents.c.content)
 
 # PostgreSQL cannot store U+0000 in text.
 _NO_NUL: Final = r"^[^\x00]*$"
@@ -44,6 +39,15 @@ class Document(msgspec.Struct, frozen=True):
     created_by: str | None
 
 
+class Listed(msgspec.Struct, frozen=True):
+    """A document in a list: without its content, because a page of contents may have more bytes than a process may."""
+
+    id: int
+    title: str
+    created_at: datetime
+    created_by: str | None
+
+
 async def create(database: Database, new: NewDocument, *, author: str) -> Document:
     """Store a document and return it with its id."""
     values: dict[str, Any] = {
@@ -54,7 +58,7 @@ async def create(database: Database, new: NewDocument, *, author: str) -> Docume
     }
     async with database.write() as connection:
         row = (await connection.execute(sa.insert(documents).values(values).returning(*_COLUMNS))).mappings().one()
-    return _document(row)
+    return Document(**_in_utc(row))
 
 
 async def read(database: Database, document_id: int) -> Document | None:
@@ -62,19 +66,19 @@ async def read(database: Database, document_id: int) -> Document | None:
     async with database.connect() as connection:
         found = await connection.execute(sa.select(*_COLUMNS).where(documents.c.id == document_id))
         row = found.mappings().one_or_none()
-    return None if row is None else _document(row)
+    return None if row is None else Document(**_in_utc(row))
 
 
-async def page(database: Database, *, after: int, limit: int) -> tuple[list[Document], int | None]:
+async def page(database: Database, *, after: int, limit: int) -> tuple[list[Listed], int | None]:
     """At most `limit` documents with ids above `after`, oldest first, and the `after` of the next page if any."""
-    query = sa.select(*_COLUMNS).where(documents.c.id > after).order_by(documents.c.id).limit(limit + 1)
+    query = sa.select(*_LISTED).where(documents.c.id > after).order_by(documents.c.id).limit(limit + 1)
     async with database.connect() as connection:
         rows = (await connection.execute(query)).mappings().all()
-    found = [_document(row) for row in rows[:limit]]
+    found = [Listed(**_in_utc(row)) for row in rows[:limit]]
     return found, found[-1].id if len(rows) > limit else None
 
 
-def _document(row: RowMapping) -> Document:
+def _in_utc(row: RowMapping) -> dict[str, Any]:
     created = row["created_at"]
     # SQLite keeps no time zone; everything was written in UTC.
-    return Document(**{**row, "created_at": created if created.tzinfo else created.replace(tzinfo=UTC)})
+    return {**row, "created_at": created if created.tzinfo else created.replace(tzinfo=UTC)}
