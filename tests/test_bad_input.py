@@ -10,15 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+
+from slipway.protocol import PROTOCOL
 
 pytestmark = pytest.mark.docker
 
 KIT = Path(__file__).resolve().parents[1]
 NAME = "slipway-test-bad"
 SLIPWAY = "/opt/slipway/venv/bin/slipway"
+FOLDER = Path("/srv/slipway") / NAME
 LOCK = KIT / "inventories" / "local" / "images.lock.yml"
 SHORT = "hunter2-hunter2"
 CONFIG = "/app/config"
@@ -33,21 +36,51 @@ def free_port() -> int:
         return port
 
 
-def containers() -> list[str]:
-    """Every container of the environment with the time of its start."""
-    ids = subprocess.run(
-        ["docker", "ps", "--all", "--quiet", "--filter", f"label=org.slipway.name={NAME}"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split()
-    form = "{{.Id}} {{.State.Status}} {{.State.StartedAt}}"
-    return [
-        subprocess.run(
-            ["docker", "inspect", "--format", form, container], check=True, capture_output=True, text=True
-        ).stdout
-        for container in ids
-    ]
+def docker(*arguments: str) -> list[str]:
+    """The lines that a Docker command prints."""
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+class Container(NamedTuple):
+    """A container as it is told apart from one that was touched."""
+
+    id: str
+    release: str
+    started: str
+    running: bool
+
+
+def containers() -> list[Container]:
+    """Every container of the environment."""
+    form = '{{.Id}} {{index .Config.Labels "org.slipway.release"}} {{.State.StartedAt}} {{.State.Running}}'
+    found = []
+    for name in docker("ps", "--all", "--quiet", "--filter", f"label=org.slipway.name={NAME}"):
+        container, release, started, running = docker("inspect", "--format", form, name)[0].split()
+        found.append(Container(container, release, started, running == "true"))
+    return found
+
+
+def serving() -> Container:
+    """The one container that runs."""
+    [found] = [container for container in containers() if container.running]
+    return found
+
+
+def kept() -> tuple[list[Path], Path, str]:
+    """What the environment keeps on the host: its files, the release that is current, and its ledger."""
+    return sorted(FOLDER.rglob("*")), (FOLDER / "current").readlink(), (FOLDER / "ledger.jsonl").read_text()
+
+
+def destroy() -> None:
+    """Remove the environment, and look that nothing of it is left."""
+    request = {"protocol": PROTOCOL, "name": NAME, "run": "test", "by": "test"}
+    subprocess.run(
+        [SLIPWAY, "destroy", "--json"], input=json.dumps(request), check=True, capture_output=True, text=True
+    )
+    assert containers() == []
+    assert docker("volume", "ls", "--quiet", "--filter", f"name=^{NAME}-") == []
+    assert docker("network", "ls", "--quiet", "--filter", f"name=^{NAME}-") == []
+    assert not FOLDER.exists()
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +107,20 @@ def play() -> Iterator[Play]:
             check=False,
         )
 
+    # One that was killed may have left its environment, whose port and releases would not be those of this run.
+    destroy()
     try:
         first = run()
         assert first.returncode == 0, first.stdout + first.stderr
         yield run
     finally:
-        request = {"protocol": 1, "name": NAME, "run": "test", "by": "test"}
-        subprocess.run([SLIPWAY, "destroy", "--json"], input=json.dumps(request), check=True, text=True)
-        assert containers() == []
+        destroy()
 
 
 @pytest.fixture
 def refused(play: Play) -> Iterator[Callable[..., str]]:
     """Runs the play, which has to fail and to touch nothing, and gives its output in one line."""
-    before = containers()
+    before = containers(), kept()
 
     def run(*options: str, **variables: Any) -> str:
         done = play(*options, **variables)
@@ -97,9 +130,8 @@ def refused(play: Play) -> Iterator[Callable[..., str]]:
         return said
 
     yield run
-    assert containers() == before
-    assert len(before) == 1
-    assert " running " in before[0]
+    assert (containers(), kept()) == before
+    assert serving().release == kept()[1].name
 
 
 Refused = Callable[..., str]
@@ -149,9 +181,15 @@ def test_a_key_that_is_wrong_is_named_with_its_path(variables: dict[str, Any], s
 
 
 def test_json_that_is_cut_short(refused: Refused) -> None:
-    assert "argument 'backend_project' is of type str and we were unable to convert to dict" in refused(
-        backend_project='{"version": '
+    cut = {"path": f"{CONFIG}/semiont.json", "content": '{"version": ', "gid": 1001}
+    others = "backend_services.backend.config_files | rejectattr('path', 'eq', cut.path)"
+    said = refused(
+        cut=cut,
+        app_services=f"{{{{ backend_services | combine("
+        f"{{'backend': {{'config_files': [cut] + ({others})}}}}, recursive=true) }}}}",
     )
+    assert f"{CONFIG}/semiont.json: it is not JSON (Input data was truncated)." in said
+    assert "Correct the file and run the play again." in said
 
 
 @pytest.mark.parametrize("options", [(), ("-vvv",)], ids=["quiet", "with -vvv"])
@@ -223,13 +261,37 @@ def test_a_name_that_cannot_be_one(refused: Refused) -> None:
     )
 
 
-def test_a_release_that_does_not_start_shows_its_last_lines_and_the_old_one_serves_again(play: Play) -> None:
-    # A database in a folder that is not there: right by its schema, wrong on this host.
-    before = len(containers())
+def test_a_migration_that_fails_shows_what_it_said_and_the_release_before_is_not_touched(play: Play) -> None:
+    # A database in a folder that is not there: right by its schema, wrong in this container.
+    before = containers(), kept()[1]
     done = play(backend_database_url="sqlite:////app/nowhere/backend.db")
     said = " ".join(done.stdout.split())
     assert done.returncode != 0
-    assert "still serves" in said or "serves again" in said
-    assert "/app/nowhere/backend.db" in said or "unable to open database file" in said
-    assert [line for line in containers() if " running " in line]
-    assert before
+    assert f"The migration of {NAME} failed: `migrate up` ended with exit code 1." in said
+    assert f"The release {serving().release} still serves. Mend the migration and run the play again." in said
+    assert "The lock /app/nowhere/backend.db.migrate.lock cannot be made: No such file or directory." in said
+    assert (containers(), kept()[1]) == before
+
+
+def test_a_release_that_never_becomes_healthy_shows_its_last_lines_and_the_one_before_serves_again(play: Play) -> None:
+    # A contract that promises what the image does not answer.
+    before = serving()
+    promise = "{'json': {'status': 'splendid'}, 'start_period': 3.0}"
+    done = play(
+        app_services=f"{{{{ backend_services | combine({{'backend': {{'health': {promise}}}}}, recursive=true) }}}}"
+    )
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0
+    assert (
+        "The service backend did not become healthy in 3 seconds: "
+        "/api/ready says status is 'ready' instead of 'splendid'."
+    ) in said
+    assert (
+        f"The release before, {before.release}, serves again. "
+        "Mend what its last lines below tell and run the play again."
+    ) in said
+    assert "listening on" in said
+    after = serving()
+    assert (after.id, after.release) == (before.id, before.release)
+    assert after.started != before.started
+    assert kept()[1].name == before.release
