@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PLAY = .venv/bin/ansible-playbook -i inventories/local $(BECOME)
 # Ansible would go by $USER, which need not say root where root is at work.
-BECOME = $(shell if [ "$$(id -u)" = 0 ]; then echo -e ansible_become=false; \
+BECOME = $(shell if [ "$$(id -u)" = 0 ]; then printf '%s' '-e ansible_become=false'; \
 	elif ! sudo -n true 2>/dev/null; then echo --ask-become-pass; fi)
 
 # Tests and measurements talk to Docker and read what only root may.

@@ -103,7 +103,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _runs(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isdecimal() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number of runs")
     return number
@@ -142,25 +142,32 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one call and return its exit code (:class:`slipway.errors.Exit`)."""
     arguments = argv if argv is not None else sys.argv[1:]
-    as_json = "--json" in arguments
     try:
-        options = _parser().parse_args(arguments)
-        _need_root()
-        if options.verb in HANDLERS:
-            # A connection that is lost half-way through a switch must not leave it half-way.
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            protocol.answer(**HANDLERS[options.verb](sys.stdin.buffer.read(), options.root))
-            return Exit.OK
-        return _people(options)
+        return _call(_parser().parse_args(arguments))
     except SlipwayError as error:
-        if as_json:
-            return protocol.refusal(error)
-        print(f"{error.what}\n{error.do_next}", file=sys.stderr)  # noqa: T201 - this is the program's voice
-        if error.details:
-            print(f"\n{error.details}", file=sys.stderr)  # noqa: T201
-        return error.exit
+        told = error
     except (KeyboardInterrupt, BrokenPipeError):
         return Exit.ERROR
+    except OSError as error:
+        told = SlipwayError(f"The system refused: {error}.", "Mend that, and run this again.")
+    if "--json" in arguments:
+        return protocol.refusal(told)
+    print(f"{told.what}\n{told.do_next}", file=sys.stderr)  # noqa: T201 - this is the program's voice
+    if told.details:
+        print(f"\n{told.details}", file=sys.stderr)  # noqa: T201
+    return told.exit
+
+
+def _call(options: argparse.Namespace) -> int:
+    _need_root()
+    if options.verb in HANDLERS or options.verb == "rollback":
+        # A connection that is lost, or Ctrl-C, half-way through a switch must not leave it half-way.
+        for number in (signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+    if options.verb in HANDLERS:
+        protocol.answer(**HANDLERS[options.verb](sys.stdin.buffer.read(), options.root))
+        return Exit.OK
+    return _people(options)
 
 
 def _need_root() -> None:

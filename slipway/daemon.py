@@ -138,6 +138,10 @@ class Daemon:
 
     def _get(self, path: str, **query: str) -> Any:
         status, body = self._request(path + (f"?{urlencode(query)}" if query else ""))
+        return self._wanted(path, status, body)
+
+    @staticmethod
+    def _wanted(path: str, status: int, body: Any) -> Any:
         if status != http.HTTPStatus.OK:
             raise PreflightError(
                 f"The Docker daemon answered {status} to {path}.",
@@ -148,7 +152,9 @@ class Daemon:
 
     def _find(self, path: str) -> Any:
         status, body = self._request(path)
-        return body if status == http.HTTPStatus.OK else None
+        if status == http.HTTPStatus.NOT_FOUND:
+            return None
+        return self._wanted(path, status, body)
 
     def _request(self, path: str, timeout: float = 20.0) -> tuple[int, Any]:
         connection = _UnixConnection(self._path, timeout)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 MIN_SECRET = 32
 """Characters that a secret must have at least."""
 
+PORTS = range(1, 65536)
+
 MOVING_TAGS = frozenset({"", "latest", "dev"})
 """Tags that name something else tomorrow."""
 
@@ -45,12 +47,23 @@ def problems(services: object, *, strategy: Strategy, lock: Lock, fingerprint_ke
             "Generate a longer one: openssl rand -hex 32."
         )
     for name, service in contract.items():
+        found += _port(name, service)
         found += _image(name, service, strategy, lock)
         found += _user(name, service)
         found += _environment(name, service)
         found += _config(name, service)
         found += _needs(name, service, contract)
     return found
+
+
+def _port(name: str, service: Service) -> Iterator[str]:
+    where = f"app_services.{name}"
+    for port in (service.port, service.publish):
+        if port is not None and port not in PORTS:
+            yield f"{where} names the port {port}, which is none. Use a number from 1 to 65535."
+    if service.port is None and (service.health or service.publish is not None):
+        has = "health" if service.health else "publish"
+        yield f"{where} has {has} and no port. Add the port that it listens on."
 
 
 def _host_ports(contract: Mapping[str, Service]) -> Iterator[str]:
@@ -122,6 +135,9 @@ def _config(name: str, service: Service) -> Iterator[str]:
             f"The service {name} needs the config file {wanted.path}, and {there}. "
             f"Add {missing} to app_services.{name}.config_files."
         )
+    paths = [config.path for config in service.config_files]
+    for path in sorted({path for path in paths if paths.count(path) > 1}):
+        yield f"app_services.{name}.config_files has {path} twice. Keep one of them."
     for config in service.config_files:
         yield from _readable(config, service)
 

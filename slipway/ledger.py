@@ -18,7 +18,7 @@ import msgspec
 
 from slipway.errors import SlipwayError
 
-Phase = Literal["stage", "migrate", "activate", "verify", "rollback", "stop", "destroy"]
+Phase = Literal["stage", "migrate", "activate", "rollback", "stop"]
 Result = Literal["good", "failed", "returned"]
 
 
@@ -88,7 +88,16 @@ class Ledger:
             raise
         finally:
             entry.seconds = round(time.monotonic() - began, 3)
+            self._record(entry)
+
+    def _record(self, entry: Entry) -> None:
+        try:
             self.append(entry)
+        except OSError as error:
+            raise SlipwayError(
+                f"The phase {entry.phase} ended ({entry.result}) and could not be recorded: {error.strerror}.",
+                f"Free some space on the file system of {self._path} and run this again.",
+            ) from error
 
     def good_releases(self) -> list[str]:
         """Ids of the releases that passed their gate and were switched to, newest first, each once."""

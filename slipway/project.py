@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from python_on_whales import DockerClient
 from python_on_whales.exceptions import DockerException
@@ -16,6 +16,8 @@ from slipway.contract import Migrate, Volume
 from slipway.errors import CommandError, PreflightError, SlipwayError
 from slipway.redact import redact, secrets_in, secrets_of
 from slipway.release import COMPOSE_FILE, LABEL_NAME, Manifest
+
+T = TypeVar("T")
 
 LAST_LINES = "20"
 """Lines of each service that are shown when a release fails."""
@@ -79,7 +81,8 @@ class Project:
             done = subprocess.run(
                 [str(part) for part in [*arguments, service, *command]],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 check=False,
                 stdin=subprocess.DEVNULL,
                 timeout=migrate.timeout,
@@ -101,7 +104,9 @@ class Project:
     def logs(self, since: datetime) -> str:
         """The last lines of all services from `since` on, without secrets."""
         try:
-            text = self._client.compose.logs(tail=LAST_LINES, since=since.isoformat())
+            # As a stream, because that comes as bytes: what an application prints when it dies need not be UTF-8.
+            stream = self._client.compose.logs(tail=LAST_LINES, since=since.isoformat(), stream=True)
+            text = "".join(chunk.decode(errors="replace") for _, chunk in cast("Iterator[tuple[str, bytes]]", stream))
         except DockerException as error:
             text = error.stderr or ""
         return self.redacted(str(text).replace(ERASE_LINE, ""))
@@ -113,8 +118,15 @@ class Project:
             "Iterator[tuple[str, bytes]]",
             self._client.compose.logs(services=services, since=since, follow=follow, stream=True),
         )
-        for _, chunk in stream:
-            yield redact(chunk.decode(errors="replace").replace(ERASE_LINE, ""), secrets)
+        try:
+            for _, chunk in stream:
+                yield redact(chunk.decode(errors="replace").replace(ERASE_LINE, ""), secrets)
+        except DockerException as error:
+            raise SlipwayError(
+                f"The logs of {self.name} could not be read.",
+                "Docker's words are below.",
+                details=self.redacted(error.stderr),
+            ) from error
 
     def pull(self, reference: str) -> None:
         """Pull an image by digest. Raises :class:`PreflightError` with what the registry said."""
@@ -130,7 +142,8 @@ class Project:
     def ensure_volume(self, name: str, volume: Volume, labels: dict[str, str]) -> None:
         """Create a named volume with the owner that the contract states; one that holds data is left as it is."""
         # Creating one that exists gives that one; an empty one may be of a call that was killed before the next line.
-        mountpoint = Path(self._client.volume.create(name, labels=labels).mountpoint)
+        made = self._do("make a volume for", lambda: self._client.volume.create(name, labels=labels))
+        mountpoint = Path(made.mountpoint)
         if not any(mountpoint.iterdir()):
             mountpoint.chmod(0o750)
             os.chown(mountpoint, volume.uid, volume.gid)
@@ -138,15 +151,15 @@ class Project:
     def remove_volumes(self, name: str) -> None:
         """Remove all volumes of the environment `name`. This is where data ends."""
         for volume in self._client.volume.list(filters={"label": f"{LABEL_NAME}={name}"}):
-            volume.remove()
+            self._do("remove a volume of", volume.remove)
 
     def _clear(self, container: str) -> None:
         if self._client.container.exists(container):
             self._client.container.remove(container, force=True)
 
-    def _do(self, verb: str, act: Callable[[], object]) -> None:
+    def _do(self, verb: str, act: Callable[[], T]) -> T:
         try:
-            act()
+            return act()
         except DockerException as error:
             raise SlipwayError(
                 f"Docker could not {verb} the project {self.name}.",
@@ -165,7 +178,9 @@ class Project:
             config = {}
         found = secrets_of(self.folder)
         for service in config.get("services", {}).values():
-            environment = service.get("environment") or {}
+            # Compose prints each `$` doubled, as its own files want it.
+            given = service.get("environment") or {}
+            environment = {name: (value or "").replace("$$", "$") for name, value in given.items()}
             found.update(secrets_in(environment))
             found.update(value for name, value in environment.items() if name in self._secret_env and value)
         return found

@@ -130,6 +130,7 @@ def _uncommitted(context: Path, files: list[str], ignored: Callable[[str], bool]
 def _git(context: Path, *arguments: str) -> str:
     """What git says, or nothing where there is no git or no checkout."""
     settings = (
+        "log.showSignature=false",
         # `sudo make up` in a user's checkout: root reads what another owns, and the kit runs from it anyway.
         "safe.directory=*",
         # A monitor that the checkout's own configuration names would be started.

@@ -82,8 +82,10 @@ class Store:
                     ) from None
                 time.sleep(0.05)
             else:
-                os.ftruncate(handle, 0)
-                os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+                # Only a hint for people: a full disk must keep nobody from going back.
+                with suppress(OSError):
+                    os.ftruncate(handle, 0)
+                    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
                 return
 
     def current(self) -> str | None:
@@ -109,7 +111,8 @@ class Store:
         """Ids of all releases on this host."""
         if not self.exists():
             return []
-        return sorted(path.name for path in self.releases.iterdir() if not path.name.startswith("."))
+        found = (path for path in self.releases.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return sorted(path.name for path in found)
 
     def manifest(self, release_id: str) -> Manifest:
         """Read what a release says of itself. Raises :class:`PreflightError` when it is not on this host."""

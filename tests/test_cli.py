@@ -40,7 +40,7 @@ def test_help_names_every_verb(tmp_path: Path) -> None:
         (["bogus"], "Argument VERB: invalid choice: 'bogus'"),
         (["status", "--bogus"], "Unrecognized arguments: --bogus."),
         (["stage"], "The following arguments are required: --json."),
-        (["history", "--last", "many"], "Argument --last: invalid"),
+        (["history", "--last", "many"], "Argument --last: many is not a number of runs."),
         (["history", "--last", "0"], "Argument --last: 0 is not a number of runs."),
         (["status", "--name", "../etc"], "'../etc' is not a name of an environment."),
     ],
@@ -145,3 +145,12 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     script = f"{sys.executable} -m slipway.cli --root {tmp_path} history --name shop | head -c 0"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+def test_what_the_system_refuses_is_a_sentence_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "shop").write_text("not a folder")
+    request = {"protocol": 1, "name": "shop", "release": "r1", "run": "r", "by": "b"}
+    done = slipway(tmp_path, "verify", "--json", stdin=json.dumps(request))
+    answer = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert answer["what"].startswith("The system refused: ")

@@ -302,7 +302,7 @@ class TestMinimum:
     @pytest.mark.parametrize(
         ("part", "version", "sentence"),
         [
-            ("version", "20.10.24+dfsg1", "The Docker engine on this host is 20.10.24+dfsg1, and the kit needs 24.0"),
+            ("version", "20.10.24+dfsg1", "The Docker engine on this host is 20.10.24+dfsg1, and the kit needs 25.0"),
             ("compose", "2.4.1", "The Docker Compose plugin on this host is 2.4.1, and the kit needs 2.20"),
             ("compose", "", "The Docker Compose plugin is missing on this host, and the kit needs 2.20"),
             ("buildx", "0.9.0", "The Docker buildx plugin on this host is 0.9.0, and the kit needs 0.11"),

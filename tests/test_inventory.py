@@ -86,6 +86,18 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda s: content(s)["auth"].update(jwtsecret="x"),
         f"{CONFIG}: $.auth has the unknown key jwtsecret. Remove it, or correct its spelling.",
     ),
+    "a health check and no port": (
+        lambda s: s["api"].pop("port"),
+        "app_services.api has health and no port. Add the port that it listens on.",
+    ),
+    "a port that is none": (
+        lambda s: s["api"].update(publish=70000),
+        "app_services.api names the port 70000, which is none. Use a number from 1 to 65535.",
+    ),
+    "one config file twice": (
+        lambda s: s["api"]["config_files"].append(s["api"]["config_files"][0]),
+        f"app_services.api.config_files has {CONFIG} twice. Keep one of them.",
+    ),
     "unknown keys in a config file": (
         lambda s: content(s).update(databse={}, auht={}),
         f"{CONFIG}: $ has the unknown keys auht, databse. Remove them, or correct their spelling.",
