@@ -232,14 +232,35 @@ def test_a_revision_that_would_leave_rows_pointing_to_nothing_is_rolled_back(tmp
     assert "child" not in table_names(url)
 
 
+UNKNOWN = "at revision 0003, which this release does not know"
+
+
 def test_a_schema_of_a_newer_release_is_left_alone_and_named(database_url: str, versions: Path) -> None:
     add(versions, "0003", "0002", GOOD)
     up(database_url, versions=versions)
 
-    for act in (lambda m: m.up(), lambda m: m.down(), lambda m: m.pending()):
-        with pytest.raises(MigrationError, match="at revision 0003, which this release does not know"):
-            on(database_url, act)
+    with pytest.raises(MigrationError, match=UNKNOWN):
+        up(database_url)
+    with pytest.raises(MigrationError, match=UNKNOWN):
+        down(database_url)
     assert current(database_url) == "0003"
+
+
+def test_nothing_is_pending_on_a_newer_schema_that_this_release_can_run_on(database_url: str, versions: Path) -> None:
+    add(versions, "0003", "0002", GOOD)
+    up(database_url, versions=versions)
+
+    assert on(database_url, lambda m: m.pending()) == []
+
+
+def test_what_is_pending_is_not_told_on_a_newer_schema_that_leaves_this_release_behind(
+    database_url: str, versions: Path
+) -> None:
+    add(versions, "0003", "0002", GOOD + """\nop.execute("UPDATE schema_support SET oldest_head = '0003'")""")
+    up(database_url, versions=versions)
+
+    with pytest.raises(MigrationError, match=UNKNOWN):
+        on(database_url, lambda m: m.pending())
 
 
 @pytest.mark.parametrize("target", ["0009", "nonsense", "0001:0002"])

@@ -26,8 +26,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.database import Database, reason
 from backend.errors import DatabaseUnavailableError, MigrationError, UsageError
-from backend.migrations import HERE
-from backend.readiness import read_schema, schema_on
+from backend.migrations import HERE, head
+from backend.readiness import read_schema, schema_on, schema_problem
 
 LOCK_WAIT: Final = 60.0
 """Seconds to wait for another migration to end."""
@@ -63,10 +63,16 @@ class Migrations:
         return (await read_schema(self.database)).current
 
     async def pending(self) -> list[Revision]:
-        """What `up` would apply, in that order; raises MigrationError when the schema is at an unknown revision."""
-        current = await self.current()
-        self._known(current)
-        return _revisions(self._upwards(current, "head"))
+        """What `up` would apply, in that order.
+
+        Nothing on a schema of a newer release that this one can run on: so a rollback that asks first goes on. Raises
+        MigrationError for any other revision that is unknown.
+        """
+        schema = await read_schema(self.database)
+        if schema.current is not None and not self._knows(schema.current) and schema_problem(schema, head()) is None:
+            return []
+        self._known(schema.current)
+        return _revisions(self._upwards(schema.current, "head"))
 
     async def up(self, target: str = "head") -> list[Revision]:
         """Apply what is pending up to `target`; returns what was applied, or raises MigrationError."""
@@ -130,8 +136,11 @@ class Migrations:
         self._alembic.attributes.update(connection=connection, on_apply=on_apply)
         run(self._alembic, target)
 
+    def _knows(self, revision: str) -> bool:
+        return revision in {script.revision for script in self._scripts.walk_revisions()}
+
     def _known(self, current: str | None) -> None:
-        if current is None or current in {script.revision for script in self._scripts.walk_revisions()}:
+        if current is None or self._knows(current):
             return
         raise MigrationError(
             f"The schema is at revision {current}, which this release does not know.",
