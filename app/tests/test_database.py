@@ -163,6 +163,62 @@ def test_postgresql_ends_a_statement_that_runs_too_long(cluster: Cluster) -> Non
             await database.close()
 
     started = time.monotonic()
-    with pytest.raises((DatabaseUnavailableError, sa.exc.DBAPIError), match="statement timeout"):
+    with pytest.raises(DatabaseUnavailableError, match="statement timeout"):
         asyncio.run(run())
     assert time.monotonic() - started < 5
+
+
+def test_a_table_that_stays_locked_is_told_as_a_database_that_does_not_answer(cluster: Cluster) -> None:
+    url = cluster.new_database()
+
+    async def run() -> None:
+        holder, waiter = Database(url), Database(url, lock_timeout=0.2)
+        try:
+            async with holder.write() as connection:
+                await connection.execute(sa.text("CREATE TABLE busy (n integer)"))
+            async with holder.write() as connection:
+                await connection.execute(sa.text("LOCK TABLE busy"))
+                async with waiter.connect() as other:
+                    await other.execute(sa.text("SELECT n FROM busy"))
+        finally:
+            await holder.close()
+            await waiter.close()
+
+    with pytest.raises(DatabaseUnavailableError, match="did not do what it was asked: canceling .* lock timeout"):
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("SELECT pg_terminate_backend(pg_backend_pid())", "terminating connection"),
+        ("CREATE TABLE refused (n integer)", "read-only transaction"),
+    ],
+)
+def test_what_an_operator_does_to_the_database_is_told_as_such(cluster: Cluster, statement: str, told: str) -> None:
+    url = cluster.new_database()
+
+    async def run() -> None:
+        database = Database(url)
+        try:
+            async with database.connect() as connection:
+                await connection.execute(sa.text("SET TRANSACTION READ ONLY"))
+                await connection.execute(sa.text(statement))
+        finally:
+            await database.close()
+
+    with pytest.raises(DatabaseUnavailableError, match=told):
+        asyncio.run(run())
+
+
+def test_a_mistake_of_ours_is_not_told_as_an_outage(cluster: Cluster) -> None:
+    async def run() -> None:
+        database = Database(cluster.url("postgres"))
+        try:
+            async with database.connect() as connection:
+                await connection.execute(sa.text("SELECT nothing FROM pg_class"))
+        finally:
+            await database.close()
+
+    with pytest.raises(sa.exc.DBAPIError, match="nothing"):
+        asyncio.run(run())

@@ -18,7 +18,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -34,7 +34,9 @@ STATEMENT_TIMEOUT: Final = 10.0
 POOL_SIZE: Final = 10
 
 _IMMEDIATE: Final = "backend_begin_immediate"
-_UNDEFINED_TABLE: Final = "42P01"
+_NOT_OURS: Final = ("08", "25006", "25P03", "42P01", "53", "55", "57")
+"""What SQLSTATEs start with when the database's state is to blame and not the statement: connection lost, read-only,
+idle transaction ended, not migrated, no resources left, object locked, operator intervention (a timeout is one)."""
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
@@ -85,12 +87,10 @@ class Database:
             raise self._unavailable(error) from None
         try:
             yield connection
-        except (OperationalError, InterfaceError) as error:
-            raise self._unavailable(error) from None
-        except ProgrammingError as error:
-            if getattr(error.orig, "sqlstate", None) != _UNDEFINED_TABLE:
+        except DBAPIError as error:
+            if not _is_outage(error):
                 raise
-            raise self._unavailable(error) from None
+            raise self._unavailable(error, connected=True) from None
         finally:
             await connection.close()
 
@@ -111,16 +111,28 @@ class Database:
         """False for an SQLite file that no one has made yet; connecting would make it."""
         return self.path is None or self.path.exists()
 
-    def _unavailable(self, error: BaseException) -> DatabaseUnavailableError:
+    def _unavailable(self, error: BaseException, *, connected: bool = False) -> DatabaseUnavailableError:
         if self.is_sqlite:
             return DatabaseUnavailableError(
                 f"The database {self.where} cannot be used: {reason(error)}.",
                 "Check that database.url names a file in a directory that this process can write to.",
             )
+        if connected:
+            return DatabaseUnavailableError(
+                f"The database {self.where} did not do what it was asked: {reason(error)}.",
+                "Try again; if that does not help, look at the database's own log.",
+            )
         return DatabaseUnavailableError(
             f"The database {self.where} cannot be reached: {reason(error)}.",
             "Check database.url, that the database runs, and that it accepts connections from here.",
         )
+
+
+def _is_outage(error: DBAPIError) -> bool:
+    # The driver for PostgreSQL has no class of its own for most of these, and they come as plain DBAPIError.
+    if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated:
+        return True
+    return str(getattr(error.orig, "sqlstate", None)).startswith(_NOT_OURS)
 
 
 def reason(error: BaseException) -> str:
