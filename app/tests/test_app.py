@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from collections.abc import Callable
 from datetime import datetime
 
@@ -250,6 +251,20 @@ def test_a_body_that_does_not_tell_its_length_is_bounded_too(server: Process) ->
             client.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
         client.sendall(b"0\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_body_is_no_error_of_the_server(start: Start) -> None:
+    process = start(LOG_LEVEL="http")
+    with socket.create_connection(("127.0.0.1", process.port), 10) as client:
+        head = f"POST /api/documents HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {process.token}\r\n"
+        client.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
+        time.sleep(0.2)
+
+    deadline = time.monotonic() + 10
+    while "POST /api/documents" not in process.log and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert "POST /api/documents 400" in process.log
+    assert '"level":"error"' not in process.log
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -151,6 +151,7 @@ def create_app(backend: Backend) -> ASGIApp:
         exception_handlers={
             RefusalError: _refusal,
             HTTPException: _http_exception,
+            ClientDisconnect: _client_left,
             DatabaseUnavailableError: _database_unavailable,
         },
         middleware=[Middleware(Frame, metrics=backend.metrics, lifecycle=backend.lifecycle)],
@@ -179,6 +180,11 @@ async def _http_exception(request: Request, error: Exception) -> Response:
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "_").replace("-", "_")
     return refused(request, RefusalError(error.status_code, code, f"{error.detail}.", headers=error.headers))
+
+
+async def _client_left(request: Request, _error: Exception) -> Response:
+    # No one reads this any more; it gives the access log and the metrics a status that blames no one here.
+    return refused(request, RefusalError(400, "incomplete", "The connection ended before the body did."))
 
 
 async def _database_unavailable(request: Request, error: Exception) -> Response:
