@@ -71,6 +71,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def serve() -> None:
     say(f"starting with {CONFIG}")
     if BEHAVIOUR == "crashes":
+        # What a program prints when it dies need not be text.
+        sys.stdout.buffer.write(b"core: \xff\xfe\n")
         sys.exit("no such module: shop")
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
