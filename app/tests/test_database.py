@@ -184,7 +184,7 @@ def test_a_table_that_stays_locked_is_told_as_a_database_that_does_not_answer(cl
             await holder.close()
             await waiter.close()
 
-    with pytest.raises(DatabaseUnavailableError, match="did not do what it was asked: canceling .* lock timeout"):
+    with pytest.raises(DatabaseUnavailableError, match=r"not do what it was asked: canceling .* lock timeout"):
         asyncio.run(run())
 
 

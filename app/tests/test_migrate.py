@@ -179,6 +179,7 @@ def add(versions: Path, revision: str, down: str, body: str) -> None:
 
 
 GOOD = 'op.create_table("good", sa.Column("id", sa.Integer, primary_key=True))'
+NARROWING = """op.execute("UPDATE schema_support SET oldest_head = '0003'")"""
 BROKEN = """\
 op.create_table("half", sa.Column("id", sa.Integer, primary_key=True))
 with op.batch_alter_table("documents") as batch:
@@ -256,7 +257,7 @@ def test_nothing_is_pending_on_a_newer_schema_that_this_release_can_run_on(datab
 def test_what_is_pending_is_not_told_on_a_newer_schema_that_leaves_this_release_behind(
     database_url: str, versions: Path
 ) -> None:
-    add(versions, "0003", "0002", GOOD + """\nop.execute("UPDATE schema_support SET oldest_head = '0003'")""")
+    add(versions, "0003", "0002", NARROWING)
     up(database_url, versions=versions)
 
     with pytest.raises(MigrationError, match=UNKNOWN):
