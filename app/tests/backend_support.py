@@ -110,9 +110,13 @@ class Process:
     def log(self) -> str:
         return self.log_path.read_text()
 
-    def start(self) -> None:
+    def launch(self) -> None:
+        """Start it without waiting for an answer."""
         with self.log_path.open("w") as log:
             self._process = subprocess.Popen([sys.executable, "-m", "backend", "serve"], env=self.environ, stderr=log)
+
+    def start(self) -> None:
+        self.launch()
         deadline = time.monotonic() + 20
         while True:
             try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from backend_support import SECRET, command, free_port, write_config
 
 
 @pytest.fixture(autouse=True)
-def _logging_restored() -> Iterator[None]:
+def _process_restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    terminated = signal.getsignal(signal.SIGTERM)
     yield
     root.handlers[:], root.level = handlers, level
+    signal.signal(signal.SIGTERM, terminated)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
@@ -27,6 +28,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run one command and return its exit code."""
+    # The kernel drops a signal for PID 1, which this is in a container, unless it is handled. Until uvicorn handles it
+    # in its own way, there is nothing to finish: the database rolls back what was not committed.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     serving = False
     try:
         arguments = _parser().parse_args(argv)
