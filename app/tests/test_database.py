@@ -82,6 +82,8 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
         ("postgresql://u:p@h/d?sslmode=maybe", "sslmode in database.url is not known"),
         ("postgresql://u:p@h/d?connection_limit=none", "connection_limit in database.url is not a positive number"),
         ("postgresql://u:p@h/d?schema=s", "options that are not known: schema"),
+        ("postgresql://u:p@h/d?sslmode=require&sslrootcert=/nowhere", "an sslmode that looks at no certificate"),
+        ("postgresql://u:p@h/d?sslrootcert=/nowhere", "an sslmode that looks at no certificate"),
         (
             "postgresql://u:p@h/d?sslmode=verify-full&sslrootcert=/nowhere",
             "The certificates in /nowhere cannot be read",

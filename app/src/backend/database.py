@@ -38,6 +38,7 @@ _NOT_OURS: Final = ("08", "25006", "25P03", "42P01", "53", "55", "57")
 """What SQLSTATEs start with when the database's state is to blame and not the statement: connection lost, read-only,
 idle transaction ended, not migrated, no resources left, object locked, operator intervention (a timeout is one)."""
 _SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_VERIFYING: Final = ("verify-ca", "verify-full")
 
 
 class Database:
@@ -199,6 +200,11 @@ def _postgres_engine(url: URL, *, migrating: bool, statement_timeout: float, loc
         },
     }
     mode, root_certificate = options.pop("sslmode", None), options.pop("sslrootcert", None)
+    if root_certificate is not None and mode not in _VERIFYING:
+        raise ConfigError(
+            "database.url gives sslrootcert, and an sslmode that looks at no certificate.",
+            f"Set sslmode to {' or '.join(_VERIFYING)}, or leave sslrootcert out.",
+        )
     if mode is not None:
         connect_args["ssl"] = _ssl(str(mode), root_certificate if root_certificate is None else str(root_certificate))
     pool_size = str(options.pop("connection_limit", POOL_SIZE))
@@ -221,7 +227,7 @@ def _postgres_engine(url: URL, *, migrating: bool, statement_timeout: float, loc
 def _ssl(mode: str, root_certificate: str | None) -> str | ssl.SSLContext:
     if mode not in _SSL_MODES:
         raise ConfigError("sslmode in database.url is not known.", f"Use one of {', '.join(_SSL_MODES)}.")
-    if not mode.startswith("verify-"):
+    if mode not in _VERIFYING:
         return mode
     try:
         context = ssl.create_default_context(cafile=root_certificate)
