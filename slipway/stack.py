@@ -41,14 +41,13 @@ LAST_LINES = 20
 
 
 class StackFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """One file of the stack's folder. `secret` keeps its content out of diffs."""
+    """One file of the stack's folder; its content is shown in diffs and logged by Ansible, so it holds no secret."""
 
     path: str
     content: str
     mode: str = "0644"
     uid: int = 0
     gid: int = 0
-    secret: bool = False
 
 
 class StackRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -362,8 +361,6 @@ def _inside(path: str) -> PurePosixPath:
 def _diff(file: StackFile, folder: Path) -> dict[str, str]:
     path = folder / _inside(file.path)
     before = path.read_text() if path.is_file() else ""
-    if file.secret:
-        return {"path": str(path), "before": "(secret)", "after": "(secret, changed)"}
     return {"path": str(path), "before": before, "after": file.content}
 
 

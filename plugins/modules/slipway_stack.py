@@ -27,7 +27,6 @@ options:
       mode: {description: Octal., type: str, default: "0644"}
       uid: {description: Owner., type: int, default: 0}
       gid: {description: Group., type: int, default: 0}
-      secret: {description: Keep the content out of the diff., type: bool, default: false}
   state:
     description: C(stopped) keeps everything but the processes, C(absent) keeps the volumes unless I(purge).
     type: str
@@ -43,7 +42,7 @@ options:
     default: 60
 attributes:
   check_mode: {support: full, description: Says what would be written and why containers would be replaced.}
-  diff_mode: {support: full, description: Of the files; secret ones are named only.}
+  diff_mode: {support: full, description: Of the files.}
   idempotent: {support: full, description: A stack that is as declared is not touched.}
 """
 
@@ -84,8 +83,6 @@ def main() -> None:
         "mode": {"type": "str", "default": "0644"},
         "uid": {"type": "int", "default": 0},
         "gid": {"type": "int", "default": 0},
-        # A flag that only carries the word in its name.
-        "secret": {"type": "bool", "default": False, "no_log": False},
     }
     module = AnsibleModule(
         argument_spec={

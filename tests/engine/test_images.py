@@ -353,10 +353,10 @@ def test_a_taken_port_is_said_in_a_sentence(place: Path, registry_reference: str
     stack.run(StackRequest(name=STACK, files=stack_files(registry_reference, port)), place)
 
 
-def test_a_secret_file_has_its_mode_and_is_not_shown(port: int, place: Path, registry_reference: str) -> None:
-    secret = StackFile(path="auth/secret", content="do-not-show-this", mode="0440", uid=5000, gid=5000, secret=True)
-    files = [*stack_files(registry_reference, port), secret]
-    answer = stack.run(StackRequest(name=STACK, files=files), place)
-    assert "do-not-show-this" not in json.dumps(answer)
-    stat = (place / STACK / "auth" / "secret").stat()
+def test_a_file_has_the_mode_and_the_owner_that_it_is_declared_with(
+    port: int, place: Path, registry_reference: str
+) -> None:
+    file = StackFile(path="auth/users", content="operator", mode="0440", uid=5000, gid=5000)
+    stack.run(StackRequest(name=STACK, files=[*stack_files(registry_reference, port), file]), place)
+    stat = (place / STACK / "auth" / "users").stat()
     assert (oct(stat.st_mode & 0o7777), stat.st_uid, stat.st_gid) == ("0o440", 5000, 5000)
