@@ -299,6 +299,8 @@ def make_environment(images: None, tmp_path_factory: pytest.TempPathFactory) -> 
 
     def make() -> Environment:
         made.append(Environment(f"{PREFIX}{len(made)}", root, free_port()))
+        # A run that was killed may have left containers and volumes of that name.
+        made[-1].clear()
         return made[-1]
 
     yield make

@@ -215,9 +215,8 @@ def test_a_release_that_never_becomes_healthy_is_taken_back_with_its_last_logs(s
 
 
 def test_a_release_that_dies_at_its_start_fails_without_waiting_for_its_time(still_serves: Environment) -> None:
-    began = time.monotonic()
+    # "Dies again and again" is what is said before its time is over; after it, that it did not become healthy.
     error = refused(still_serves, lambda: still_serves.deploy("1.1", env={"BEHAVIOUR": "crashes"}), 2)
-    assert time.monotonic() - began < 15, "it has 20 seconds to become healthy"
     assert re.search(r"The service app dies again and again: (exit code 1|restarted \d times)\.", error.what)
     assert "no such module: shop" in error.details
 
@@ -358,10 +357,12 @@ def killed_then_deployed(environment: Environment, version: str, **change: Any) 
 
 
 def test_a_stage_that_was_killed_while_it_wrote(settled: Environment) -> None:
-    change = {"config": {"site": "written when the call was killed"}}
+    # Some megabytes, so that it is still writing when it is seen to have begun.
+    change = {"config": {"site": "written when the call was killed. " * 250_000}}
     release = settled.prepare("1.1", **change)
     staging = settled.folder / "releases" / f".staging-{release['manifest']['id']}"
     settled.kill_when(staging.exists, "stage", release=release)
+    assert staging.exists(), "it was killed before the folder was whole"
     assert settled.version() == "1.0"
     killed_then_deployed(settled, "1.1", **change)
 
@@ -433,7 +434,10 @@ def test_a_second_call_waits_for_the_first_one_and_then_finds_nothing_to_do(sett
         first.stdin.write(json.dumps({"protocol": 1, "run": "r", "by": "alice", **named}))
         first.stdin.close()
         lock = settled.folder / "lock"
+        deadline = time.monotonic() + 20
         while lock.read_text() != f"{first.pid}\n":
+            assert first.poll() is None, "the first call ended before it was seen to hold the lock"
+            assert time.monotonic() < deadline, "the first call never took the lock"
             time.sleep(0.01)
         second = settled.of_run("activate", **named)
         assert first.wait() == 0
