@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from backend_support import Process, write_config
+from backend_support import Cluster, Process, run_migrations, write_config
 
 REQUESTS = 10_000
 CLIENTS = 8
@@ -137,6 +137,22 @@ def test_a_draining_process_still_answers_but_is_not_ready_and_says_goodbye(star
     assert "backend_draining 1.0" in process.call("GET", "/metrics").body.decode()
     assert process.wait() == 0
     assert '"message":"stopped"' in process.log
+
+
+def test_a_draining_process_tells_its_status_even_when_the_database_is_gone(cluster: Cluster, start: Start) -> None:
+    url = cluster.new_database()
+    run_migrations(url)
+    process = start(url, BACKEND_DRAIN_SECONDS="3")
+    process.terminate()
+    while "draining for 3 seconds" not in process.log:
+        time.sleep(0.02)
+    cluster.execute(f"DROP DATABASE {url.rsplit('/', 1)[1]} WITH (FORCE)")
+
+    status = process.call("GET", "/api/status")
+
+    assert (status.status, status.json["status"], status.json["database"]) == (200, "not_ready", "unreachable")
+    assert status.json["problems"] == {"draining": "this process is about to stop"}
+    assert process.wait() == 0
 
 
 def test_a_request_that_has_begun_is_finished_after_the_drain(start: Start) -> None:

@@ -54,7 +54,8 @@ class Backend:
 
     async def ready(self, request: Request) -> Response:
         """Whether traffic may come; 503 says under `details` what keeps it away."""
-        problems = await readiness.problems(self.database, self.lifecycle, self.head)
+        schema = None if self.lifecycle.draining else await readiness.look(self.database)
+        problems = readiness.problems(schema, self.lifecycle, self.head)
         if problems:
             message = "; ".join(problems.values()).capitalize() + "."
             return refused(request, RefusalError(503, "not_ready", message, details=problems))
@@ -63,8 +64,8 @@ class Backend:
     async def status(self, request: Request) -> Response:
         """What an operator asks after a deploy; Bearer."""
         self.subject(request)
-        problems = await readiness.problems(self.database, self.lifecycle, self.head)
-        schema = None if "database" in problems else await readiness.read_schema(self.database)
+        schema = await readiness.look(self.database)
+        problems = readiness.problems(schema, self.lifecycle, self.head)
         return JSON(
             {
                 "status": "not_ready" if problems else "ready",

@@ -67,14 +67,23 @@ def schema_problem(schema: Schema, head: str) -> str | None:
     return None
 
 
-async def problems(database: Database, lifecycle: Lifecycle, head: str) -> dict[str, str]:
-    """What keeps this process from being ready, by check (`draining`, `database`, `schema`); empty when ready."""
-    if lifecycle.draining:
-        return {"draining": "this process is about to stop"}
+async def look(database: Database) -> Schema | None:
+    """Where the schema is; None when the database does not answer in time."""
     try:
         async with asyncio.timeout(TIMEOUT):
-            schema = await read_schema(database)
+            return await read_schema(database)
     except (DatabaseUnavailableError, TimeoutError):
+        return None
+
+
+def problems(schema: Schema | None, lifecycle: Lifecycle, head: str) -> dict[str, str]:
+    """What keeps this process from being ready, by check (`draining`, `database`, `schema`); empty when ready.
+
+    `schema` is what `look` found; while draining it does not matter.
+    """
+    if lifecycle.draining:
+        return {"draining": "this process is about to stop"}
+    if schema is None:
         return {"database": "the database does not answer"}
     problem = schema_problem(schema, head)
     return {} if problem is None else {"schema": problem}
