@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,9 @@ def _process_restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     terminated = signal.getsignal(signal.SIGTERM)
+    mask = os.umask(0o022)
     yield
+    os.umask(mask)
     root.handlers[:], root.level = handlers, level
     signal.signal(signal.SIGTERM, terminated)
 
@@ -129,6 +132,25 @@ def test_a_token_cannot_last_forever(environ: dict[str, str], ttl: str, capsys: 
     assert main(["token", f"--ttl={ttl}"], environ) == 64
 
     assert "Give --ttl from 1 to 86400." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("subject", ["", "x" * 201, "a\0b", "a\nb", "\udcff"], ids=ascii)
+def test_a_token_speaks_for_someone_that_a_document_can_name(
+    environ: dict[str, str], subject: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["token", f"--subject={subject}"], environ) == 64
+
+    assert "Give --subject from 1 to 200 characters" in capsys.readouterr().err
+    assert main(["token", f"--subject={'ü' * 200}"], environ) == 0
+
+
+def test_an_sqlite_file_can_be_read_by_its_owner_alone(environ: dict[str, str], tmp_path: Path) -> None:
+    assert main(["migrate", "up"], environ) == 0
+
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.glob("backend.db*")} == {
+        "backend.db": "0o600",
+        "backend.db.migrate.lock": "0o600",
+    }
 
 
 @pytest.mark.parametrize("arguments", [[], ["bake"], ["migrate"], ["migrate", "sideways"], ["config", "schema", "x"]])

@@ -17,6 +17,8 @@ from backend.version import version
 
 DAY: Final = 86_400
 """Seconds that a token may last at most."""
+MAX_SUBJECT: Final = 200
+"""Characters that a document's `created_by` can hold."""
 
 _logger = logging.getLogger("backend")
 
@@ -31,6 +33,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     # The kernel drops a signal for PID 1, which this is in a container, unless it is handled. Until uvicorn handles it
     # in its own way, there is nothing to finish: the database rolls back what was not committed.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    os.umask(0o077)  # an SQLite file has what the API asks a token for
     serving = False
     try:
         arguments = _parser().parse_args(argv)
@@ -134,5 +137,10 @@ def _token(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     if not 0 < arguments.ttl <= DAY:
         raise UsageError(f"A token cannot last {arguments.ttl} seconds.", f"Give --ttl from 1 to {DAY}.")
+    if not 0 < len(arguments.subject) <= MAX_SUBJECT or not arguments.subject.isprintable():
+        raise UsageError(
+            "A token cannot speak for this subject.",
+            f"Give --subject from 1 to {MAX_SUBJECT} characters that can be printed.",
+        )
     _say(tokens.mint(config.load(environ).environment.auth.jwt_secret, subject=arguments.subject, ttl=arguments.ttl))
     return 0
