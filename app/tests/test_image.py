@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ pytestmark = pytest.mark.docker
 
 HARDENED = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp"]
 PYTHON = "/usr/bin/python3.13"
+MAX_SIZE = 95_000_000
+"""Bytes unpacked that the image may have."""
 
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -97,7 +101,7 @@ def test_version_is_printed_without_configuration_and_is_the_one_of_the_label(
     printed = docker("run", "--rm", *HARDENED, image, "--version").stdout.strip()
 
     assert printed
-    assert described["Config"]["Labels"]["org.opencontainers.image.version"] in {"", printed}
+    assert described["Config"]["Labels"]["org.opencontainers.image.version"] == printed
 
 
 def test_the_image_describes_itself(described: dict[str, Any]) -> None:
@@ -111,6 +115,18 @@ def test_the_image_describes_itself(described: dict[str, Any]) -> None:
     assert config["StopSignal"] == "SIGTERM"
     assert config["Healthcheck"]["Test"][:2] == ["CMD", PYTHON]
     assert config["Labels"]["org.opencontainers.image.title"] == "backend"
+
+
+def test_an_image_of_the_kit_tells_the_commit_and_the_time_it_was_made_of(described: dict[str, Any]) -> None:
+    labels = described["Config"]["Labels"]
+    if "org.slipway.inputs" not in labels:
+        pytest.skip("This image was not built by the kit, which is what fills these labels.")
+    assert re.fullmatch("[0-9a-f]{40}(-dirty)?", labels["org.opencontainers.image.revision"])
+    assert datetime.fromisoformat(labels["org.opencontainers.image.created"]).tzinfo is not None
+
+
+def test_the_image_is_small(described: dict[str, Any]) -> None:
+    assert described["Size"] <= MAX_SIZE
 
 
 @pytest.mark.parametrize(
