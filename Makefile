@@ -10,25 +10,25 @@ AS_ROOT = $(shell [ "$$(id -u)" = 0 ] && echo env USER=root LOGNAME=root || echo
 
 .PHONY: up down destroy test bench fresh docs lock
 
-up: .venv/controller | root ## turn this machine into a running, verified backend
+up: | root .venv/controller ## turn this machine into a running, verified backend
 	$(PLAY) playbooks/site.yml
 
-down: .venv/controller | root ## stop it; data stays
+down: | root .venv/controller ## stop it; data stays
 	$(PLAY) playbooks/stop.yml
 
-destroy: .venv/controller | root ## remove what the kit put here, data included, Docker excepted (asks; yes=1 does not)
+destroy: | root .venv/controller ## remove what the kit put here, data included, Docker excepted (asks; yes=1 does not)
 	$(PLAY) playbooks/destroy.yml $(if $(yes),-e destroy_confirm=semiont-local)
 	rm -rf inventories/local/.secrets inventories/local/images.lock.yml
 
-test: .venv/dev | root ## lint, unit, backend, engine and molecule tests
+test: | root .venv/dev ## lint, unit, backend, engine and molecule tests
 	$(PLAY) tests/setup.yml
 	$(AS_ROOT) .venv/bin/pytest $(tests)
 
-bench: .venv/dev | root ## measure, as a table with ratios against bare docker compose (fresh=1: on a fresh machine too)
+bench: | root .venv/dev ## measure, as a table with ratios against bare docker compose (fresh=1: on a fresh machine too)
 	$(PLAY) tests/setup.yml
 	$(AS_ROOT) .venv/bin/python -m tests.bench.bench $(if $(fresh),--fresh)
 
-fresh: .venv/dev | root ## try the README on fresh Debian machines; minutes each
+fresh: | root .venv/dev ## try the README on fresh Debian machines; minutes each
 	$(PLAY) playbooks/provision.yml
 	$(AS_ROOT) .venv/bin/pytest tests/fresh
 
