@@ -7,7 +7,7 @@ Compose strings (`256m`).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -31,6 +31,19 @@ class Health(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
     """Seconds the service has, all in all, to become healthy."""
 
 
+class Backup(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """How the image itself saves its database, by its own client and as its own user. Commands are argument lists."""
+
+    create: list[str]
+    """Writes a backup of the live database to stdout."""
+    verify: list[str]
+    """Reads a backup from stdin, restores it to a scratch database, opens that, prints a JSON object: table -> rows."""
+    count: list[str]
+    """Prints the same object for the live database."""
+    restore: list[str]
+    """Reads a backup from stdin and puts it in the place of the live database, whole or not at all."""
+
+
 class Migrate(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """How the database schema is brought to what the image needs. Commands are argument lists."""
 
@@ -39,8 +52,55 @@ class Migrate(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     """Prints one pending revision a line, nothing when none is pending."""
     status: list[str]
     """Prints the revision the database is at as its last line."""
+    sql: list[str] = []
+    """Prints the SQL that `up` would run. Without it nobody can judge whether the old release can go on meanwhile."""
+    dialect: Literal["sqlite", "postgresql"] | None = None
+    """What the SQL is judged as. `sqlite` is a database embedded in the application: a file on a volume."""
+    down: list[str] = []
+    """Takes the schema back to a revision, which stands where the list says `{revision}`."""
+    on_rollback: Literal["refuse", "skip", "down", "restore"] = "refuse"
+    """What a rollback does where the schema is ahead of what the older release can run on."""
+    backup: Backup | Literal["none"] | None = None
+    """How the database is backed up before anything pending is applied; `none` goes without, and has to be said."""
     entrypoint: str | None = None
     timeout: float = 600.0
+
+
+class Tls(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """Where the certificate of a route comes from."""
+
+    mode: Literal["acme", "own", "internal"]
+    """From an ACME server, given here, or from the edge's own CA."""
+    certificate: str = ""
+    """For `own`: PEM, the server's certificate first, then the chain."""
+    key: str = ""
+    """For `own`: PEM; a secret."""
+    email: str = ""
+    """For `acme`: where the CA writes to when a certificate runs out."""
+    directory: str = ""
+    """For `acme`: the server's directory URL; without it Let's Encrypt and ZeroSSL."""
+    ca: str = ""
+    """For `acme`: PEM of the CA that the ACME server's own certificate is of, where that is no public one."""
+
+
+class Route(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """What the edge sends to a service from outside, and on which terms."""
+
+    hosts: list[str] = []
+    """Names that the public entry answers to. Without any, the service is reached on loopback alone."""
+    paths: list[str] = msgspec.field(default_factory=lambda: ["/*"])
+    """Path patterns as Caddy writes them."""
+    tls: Tls | None = None
+    """Without it, plain HTTP."""
+    hsts: float = 31536000.0
+    """Seconds that browsers insist on HTTPS; 0 does not say it."""
+    max_body: str = "16MB"
+    read_timeout: float = 60.0
+    """Seconds that a client may take to send a request."""
+    answer_timeout: float = 60.0
+    """Seconds until the application has begun its answer."""
+    patience: float = 5.0
+    """Seconds that a request waits for an application that does not accept connections, while it is restarted."""
 
 
 class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -89,7 +149,13 @@ class Service(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     port: int | None = None
     """The port that the process listens on in the container."""
     publish: int | None = None
-    """The host's loopback port; the same as `port` when not given."""
+    """The loopback port on which the edge answers for it; the same as `port` when not given."""
+    route: Route = Route()
+    update: Literal["overlap", "recreate"] = "overlap"
+    """Whether the new one starts beside the old one, or in its place: for workers, schedulers, singletons."""
+    replicas: int = 1
+    drain_seconds: float = 30.0
+    """Seconds that the old release gets to finish what it is doing once traffic has moved."""
     command: list[str] | None = None
     entrypoint: list[str] | None = None
     init: bool = False
@@ -111,7 +177,7 @@ class Service(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
 
     @property
     def host_port(self) -> int | None:
-        """The loopback port on the host, or None for a service that answers nobody."""
+        """The port on the host's loopback address where the edge answers for it, or None: it answers nobody."""
         return self.publish if self.publish is not None else self.port
 
     @property

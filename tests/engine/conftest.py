@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -25,8 +26,10 @@ from slipway.render import finish, render
 KIT = Path(__file__).parents[2]
 REGISTRY = "127.0.0.1:5000"
 BACKEND = f"{REGISTRY}/slipway/backend"
-REPOSITORY = f"{REGISTRY}/slipway-test/app"
-PREFIX = "slipway-test-"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+"""Keeps apart what two test runs on one machine make."""
+PREFIX = f"slipway-test{WORKER}-"
+REPOSITORY = f"{REGISTRY}/{PREFIX}images/app"
 SECRET = "never-to-be-seen-0123456789-abcdefghij"
 KEY = "k" * 32
 IMAGES = {"1.0": "0001", "1.1": "0001", "2.0": "0001 0002"}

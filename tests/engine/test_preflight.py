@@ -47,8 +47,9 @@ def test_a_digest_that_the_lock_gives_is_taken_as_it_is(serving: Environment) ->
 
 
 def test_a_tag_that_does_not_exist_is_named(serving: Environment) -> None:
-    refused = refusal(serving, serving.services("9.9.9-build.1"))
-    assert refused.what == "The image 127.0.0.1:5000/slipway-test/app:9.9.9-build.1 does not exist in its registry."
+    services = serving.services("9.9.9-build.1")
+    refused = refusal(serving, services)
+    assert refused.what == f"The image {services['app']['image']}:9.9.9-build.1 does not exist in its registry."
     assert refused.do_next == "Push that tag, or set the tag to one that exists."
 
 
