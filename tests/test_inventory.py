@@ -33,8 +33,8 @@ def test_an_inventory_that_is_complete_has_no_problems(services: Services) -> No
 
 BAD: dict[str, tuple[Change, str]] = {
     "unknown key": (
-        lambda s: s["api"].update(replicas=3),
-        "The contract in app_services is wrong: Object contains unknown field `replicas` - at `app_services.api`. "
+        lambda s: s["api"].update(replica=3),
+        "The contract in app_services is wrong: Object contains unknown field `replica` - at `app_services.api`. "
         "Compare it with docs/configure.md.",
     ),
     "no tag": (
