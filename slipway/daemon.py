@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -51,7 +52,7 @@ class Container(msgspec.Struct, kw_only=True, frozen=True):
 
     @property
     def service(self) -> str:
-        """The service that it runs."""
+        """The service in Compose that it runs: one replica of a service of the contract."""
         return self.labels.get(LABEL_SERVICE, "")
 
     @property
@@ -93,6 +94,17 @@ class Daemon:
         """Compose projects of which there is a container, running or not, or a network."""
         found = [*self._get("/containers/json", all="true"), *self._get("/networks")]
         return {(entry["Labels"] or {}).get(LABEL_PROJECT, "") for entry in found}
+
+    def networks(self) -> dict[str, list[IPv4Network]]:
+        """Name of each network of this daemon -> its IPv4 subnets."""
+        return {
+            entry["Name"]: [
+                IPv4Network(config["Subnet"])
+                for config in (entry["IPAM"]["Config"] or [])
+                if ":" not in config.get("Subnet", ":")
+            ]
+            for entry in self._get("/networks")
+        }
 
     def publishers(self, port: int) -> dict[str, str]:
         """Containers that publish the TCP `port` of this host: name -> environment or stack, if of one."""

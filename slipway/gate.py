@@ -10,15 +10,16 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import msgspec
 
-from slipway.contract import Health, Service
-from slipway.daemon import Container, Daemon
+from slipway.contract import Health
+from slipway.daemon import Container as Found
+from slipway.daemon import Daemon
 from slipway.errors import UnhealthyError
-from slipway.release import Manifest
+from slipway.release import Instance, Manifest, instances
 
 GIVE_UP_AFTER_RESTARTS = 2
 CONTAINER_LOOK = 0.5
@@ -34,9 +35,9 @@ class Answer(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-def fetch(port: int, path: str, timeout: float) -> Answer:
-    """GET `path` on a loopback port. Never raises for what a network does."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+def fetch(address: str, port: int, path: str, timeout: float) -> Answer:
+    """GET `path` from an address of this host. Never raises for what a network does."""
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
     try:
         connection.request("GET", path, headers={"Connection": "close"})
         response = connection.getresponse()
@@ -76,37 +77,48 @@ def _broken_promise(body: bytes, promised: dict[str, Any]) -> str:
 class Gate:
     """The gate of one release on this host."""
 
-    def __init__(self, manifest: Manifest, daemon: Daemon, redacted: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        daemon: Daemon,
+        *,
+        addresses: Mapping[str, str],
+        redacted: Callable[[str], str],
+    ) -> None:
         self._manifest = manifest
         self._daemon = daemon
+        self._addresses = addresses
+        """Container -> where it listens."""
         self._redacted = redacted
         """Takes the release's secrets out of a text: an answer may tell them, and it is shown to people."""
 
-    def wait(self) -> None:
-        """Return when the release has passed. Raises :class:`UnhealthyError` that says which service failed and why."""
-        for name, service in self._manifest.services.items():
-            self._wait_for(name, service)
+    def wait(self, only: Container[str] | None = None) -> None:
+        """Return when every container (of the services `only`, where given) has passed.
+
+        Raises :class:`UnhealthyError` that says which one failed and why.
+        """
+        for one in instances(self._manifest.services):
+            if only is None or one.service in only:
+                self._wait_for(one)
 
     def look(self) -> str:
-        """Probe every service once; an empty string when all is well, else the first complaint."""
+        """Probe every container once; an empty string when all is well, else the first complaint."""
         containers = self.containers()
-        for name, service in self._manifest.services.items():
-            if wrong := _container_complaint(name, containers.get(name)):
-                return wrong
-            if wrong := self._probe(name, service):
+        for one in instances(self._manifest.services):
+            if wrong := _container_complaint(one.name, containers.get(one.name)) or self._probe(one):
                 return self._redacted(wrong)
         return ""
 
-    def containers(self) -> dict[str, Container]:
-        """The release's containers by service."""
+    def containers(self) -> dict[str, Found]:
+        """The release's containers by their name in Compose."""
         return {
             container.service: container
             for container in self._daemon.containers(self._manifest.name)
             if container.release == self._manifest.id and not container.one_off
         }
 
-    def _wait_for(self, name: str, service: Service) -> None:
-        health = service.health
+    def _wait_for(self, one: Instance) -> None:
+        health = self._manifest.services[one.service].health
         budget = health.start_period if health else 10.0
         needed = health.passes if health else 2
         interval = health.interval if health else CONTAINER_LOOK
@@ -115,30 +127,31 @@ class Gate:
         wrong = "it was never probed"
         while time.monotonic() < deadline:
             if time.monotonic() >= next_look:
-                container = self.containers().get(name)
+                container = self.containers().get(one.name)
                 if container is not None and container.restarts >= GIVE_UP_AFTER_RESTARTS:
                     raise UnhealthyError(
-                        f"The service {name} dies again and again: {_ending(container)}.",
+                        f"The service {one.name} dies again and again: {_ending(container)}.",
                         "Its last lines are below.",
                     )
-                state = _container_complaint(name, container)
-                next_look = time.monotonic() + CONTAINER_LOOK
-            wrong = state or self._probe(name, service)
+                state = _container_complaint(one.name, container) or _not_yet(one.name, container)
+                next_look = time.monotonic() + (interval if state else CONTAINER_LOOK)
+            wrong = state or self._probe(one)
             passes = 0 if wrong else passes + 1
             if passes >= needed:
                 return
             time.sleep(interval)
         raise UnhealthyError(
-            f"The service {name} did not become healthy in {budget:g} seconds: {self._redacted(wrong)}.",
+            f"The service {one.name} did not become healthy in {budget:g} seconds: {self._redacted(wrong)}.",
             "Its last lines are below.",
         )
 
-    def _probe(self, name: str, service: Service) -> str:
-        port = service.host_port
-        if service.health is None or port is None:
+    def _probe(self, one: Instance) -> str:
+        service = self._manifest.services[one.service]
+        if service.health is None or service.port is None:
             return ""
-        answer = fetch(port, service.health.path, service.health.timeout)
-        return complaint(answer, service.health, self._version(name) if service.health.version else "")
+        answer = fetch(self._addresses[one.name], service.port, service.health.path, service.health.timeout)
+        version = self._version(one.service) if service.health.version else ""
+        return complaint(answer, service.health, version)
 
     def _version(self, name: str) -> str:
         image = self._daemon.image(self._manifest.images[name]) or {}
@@ -146,7 +159,13 @@ class Gate:
         return str(labels.get(VERSION_LABEL, ""))
 
 
-def _container_complaint(name: str, container: Container | None) -> str:
+def _not_yet(name: str, container: Found | None) -> str:
+    """A container whose image has a check of its own passes it too."""
+    starting = container is not None and container.health == "starting"
+    return f"the container of {name} has not passed its image's own check yet" if starting else ""
+
+
+def _container_complaint(name: str, container: Found | None) -> str:
     if container is None:
         return f"the service {name} has no container"
     if container.state != "running":
@@ -156,7 +175,7 @@ def _container_complaint(name: str, container: Container | None) -> str:
     return ""
 
 
-def _ending(container: Container) -> str:
+def _ending(container: Found) -> str:
     if container.state == "running":
         # Docker has started it again already, and no longer tells how it ended before.
         return f"restarted {container.restarts} times"

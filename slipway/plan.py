@@ -2,38 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Set
 
 import msgspec
 
 
-class Activation(msgspec.Struct, frozen=True, kw_only=True):
-    """What an activation does, in this order: stop, start, point."""
+class Have(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host has of an environment now."""
 
-    stop: tuple[str, ...]
-    """Releases whose containers run and must not."""
+    current: str | None
+    """The release that `current` names."""
+    edge: str | None
+    """The release that the edge sends traffic to."""
+    running: Mapping[str, Set[str]]
+    """Release -> names of its containers that run."""
+
+
+class Activation(msgspec.Struct, frozen=True, kw_only=True):
+    """What an activation does, in this order: start, switch, point, stop."""
+
     start: bool
     """Whether the wanted release has to be started."""
+    switch: bool
+    """Whether the edge has to be told."""
     point: bool
     """Whether `current` has to be moved."""
+    stop: tuple[str, ...]
+    """Releases that run and must not."""
     fall_back: str | None
-    """The release to return to when the gate fails."""
+    """The release to return to when the wanted one fails."""
 
     @property
     def nothing(self) -> bool:
         """Whether the host is already as declared."""
-        return not (self.stop or self.start or self.point)
+        return not (self.start or self.switch or self.point or self.stop)
 
 
-def plan_activation(*, want: str, current: str | None, whole: Collection[str], running: Collection[str]) -> Activation:
-    """Decide how `want` comes to serve.
+def plan_activation(want: str, *, containers: Set[str], routed: bool, have: Have) -> Activation:
+    """Decide how `want`, which consists of `containers`, comes to serve.
 
-    `whole` are the releases of which every service runs, `running` those of which any container runs. The answer
-    holds for every state that an interrupted call can leave behind.
+    `routed` says whether the edge already sends traffic to it as declared, or has nothing to send. The answer holds
+    for every state that an interrupted call can leave behind.
     """
+    before = have.edge if have.edge in have.running and have.edge != want else have.current
     return Activation(
-        stop=tuple(sorted(set(running) - {want})),
-        start=want not in whole,
-        point=current != want,
-        fall_back=current if current != want else None,
+        start=not containers <= have.running.get(want, set()),
+        switch=not routed,
+        point=have.current != want,
+        stop=tuple(sorted(have.running.keys() - {want})),
+        fall_back=before if before != want else None,
     )
+
+
+class Recovery(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call does first with what a run left unfinished that is no more."""
+
+    point: str | None
+    """The release whose switch is finished: the edge already sends traffic to it."""
+    stop: tuple[str, ...]
+    """Releases that had been started and were never switched to."""
+
+
+def plan_recovery(have: Have) -> Recovery:
+    """Decide by how far it came: switched is finished, not switched is undone. What serves is never stopped."""
+    switched = have.edge if have.edge in have.running and have.edge != have.current else None
+    serves = switched or have.current
+    stop = tuple(sorted(have.running.keys() - {serves})) if serves in have.running else ()
+    return Recovery(point=switched, stop=stop if not switched else ())

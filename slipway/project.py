@@ -53,13 +53,13 @@ class Project:
         """Create networks and containers without starting them."""
         self._do("create", self._client.compose.create)
 
-    def start(self) -> None:
-        """Start every service, creating what is missing."""
-        self._do("start", lambda: self._client.compose.up(detach=True, quiet=True))
+    def start(self, only: list[str] | None = None) -> None:
+        """Start every service (or `only` these), creating what is missing."""
+        self._do("start", lambda: self._client.compose.up(only, detach=True, quiet=True))
 
-    def stop(self) -> None:
-        """Stop every service, each with its own grace period; the containers stay."""
-        self._do("stop", self._client.compose.stop)
+    def stop(self, only: list[str] | None = None) -> None:
+        """Stop every service (or `only` these), each with its own grace period; the containers stay."""
+        self._do("stop", lambda: self._client.compose.stop(only))
 
     def remove(self) -> None:
         """Remove containers and networks. Volumes stay."""
@@ -184,6 +184,18 @@ class Project:
             found.update(secrets_in(environment))
             found.update(value for name, value in environment.items() if name in self._secret_env and value)
         return found
+
+
+def stop_containers(ids: list[str]) -> None:
+    """Stop containers of which no Compose file is left."""
+    try:
+        DockerClient().container.stop(ids)
+    except DockerException as error:
+        raise SlipwayError(
+            "Containers of a release that is no longer on this host could not be stopped.",
+            "Docker's words are below.",
+            details=error.stderr or "",
+        ) from error
 
 
 def _without_progress(text: str) -> str:

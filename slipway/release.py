@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Mapping
 from types import UnionType
 from typing import Any, get_args, get_origin
 
@@ -25,6 +26,14 @@ MANIFEST_FILE = "manifest.json"
 LABEL_NAME = "org.slipway.name"
 LABEL_STACK = "org.slipway.stack"
 LABEL_RELEASE = "org.slipway.release"
+LABEL_SERVICE = "org.slipway.service"
+
+NETWORK_VARIABLE = "SLIPWAY_NETWORK"
+"""The first three octets of the release's subnet, which each host chooses for itself (`slipway.network`)."""
+ONCE_VARIABLE = "SLIPWAY_ONCE"
+"""The last octet for a one-shot run, so that it does not claim the address of the service that it runs beside."""
+ONCE = 250
+FIRST_ADDRESS = 11
 
 NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
 
@@ -92,6 +101,26 @@ class Release(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
 
     manifest: Manifest
     files: list[File]
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """One container of a release."""
+
+    service: str
+    name: str
+    """Of the container's service in Compose: `api`, and `api-2` for a second replica."""
+    number: int
+    """The last octet of its address."""
+
+
+def instances(services: Mapping[str, Service]) -> list[Instance]:
+    """All containers that a release consists of, in a fixed order."""
+    names = [
+        (service, service if replica == 1 else f"{service}-{replica}")
+        for service in sorted(services)
+        for replica in range(1, services[service].replicas + 1)
+    ]
+    return [Instance(service, name, FIRST_ADDRESS + at) for at, (service, name) in enumerate(names)]
 
 
 def project_of(name: str, release_id: str) -> str:

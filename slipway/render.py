@@ -13,17 +13,23 @@ from slipway.release import (
     COMPOSE_FILE,
     LABEL_NAME,
     LABEL_RELEASE,
+    LABEL_SERVICE,
     LABEL_STACK,
     NAME,
+    NETWORK_VARIABLE,
+    ONCE_VARIABLE,
     File,
     Manifest,
     fingerprint,
     identity,
+    instances,
     project_of,
 )
 
 LOGGING = {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
 """Rotation of container logs, stated per container so that it holds on an engine that the kit did not set up."""
+
+SUBNET = f"${{{NETWORK_VARIABLE}:?The engine notes a subnet in .env when it stages the release}}.0/24"
 
 
 def render(
@@ -145,13 +151,23 @@ def _compose(name: str, environment: str, contract: dict[str, Service], images: 
     volumes = {
         volume: {"name": f"{name}-{volume}", "external": True} for spec in contract.values() for volume in spec.volumes
     }
+    labels = {LABEL_NAME: name, LABEL_STACK: "app"}
+    names: dict[str, list[str]] = {}
+    for one in instances(contract):
+        names.setdefault(one.service, []).append(one.name)
     services = {
-        service: _service(name, environment, service, spec, images[service]) for service, spec in contract.items()
+        one.name: {
+            **_service(one.service, contract[one.service], images[one.service], names),
+            "networks": {"default": {"ipv4_address": _address(one.number), "aliases": [one.service]}},
+            "labels": {**labels, "org.slipway.environment": environment, LABEL_SERVICE: one.service},
+        }
+        for one in instances(contract)
     }
-    return {"services": services} | ({"volumes": volumes} if volumes else {})
+    network = {"ipam": {"config": [{"subnet": SUBNET}]}, "labels": labels}
+    return {"services": services, "networks": {"default": network}} | ({"volumes": volumes} if volumes else {})
 
 
-def _service(name: str, environment: str, service: str, spec: Service, image: str) -> dict[str, Any]:
+def _service(service: str, spec: Service, image: str, names: dict[str, list[str]]) -> dict[str, Any]:
     mounts = [
         {
             "type": "bind",
@@ -179,13 +195,15 @@ def _service(name: str, environment: str, service: str, spec: Service, image: st
         "cpus": spec.resources.cpus,
         "pids_limit": spec.resources.pids,
         "environment": {key: _literal(_env_text(value)) for key, value in (spec.env | spec.secret_env).items()},
-        "ports": [f"127.0.0.1:{spec.host_port}:{spec.port}"] if spec.port is not None else [],
         "volumes": mounts,
-        "depends_on": spec.needs,
+        "depends_on": [name for other in spec.needs for name in names[other]],
         "logging": LOGGING,
     }
-    labels = {LABEL_NAME: name, LABEL_STACK: "app", "org.slipway.environment": environment}
-    return {key: value for key, value in body.items() if value not in (None, [], {})} | {"labels": labels}
+    return {key: value for key, value in body.items() if value not in (None, [], {})}
+
+
+def _address(number: int) -> str:
+    return f"${{{NETWORK_VARIABLE}}}.${{{ONCE_VARIABLE}:-{number}}}"
 
 
 def _env_text(value: str | float | bool) -> str:

@@ -50,6 +50,7 @@ class Store:
                 "Use 2 to 41 lower-case letters, digits and dashes, a letter first.",
             )
         self.name = name
+        self.root = root
         self.folder = root / name
         self.releases = self.folder / "releases"
         self._current = self.folder / "current"
@@ -95,8 +96,12 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def point(self, release_id: str) -> None:
-        """Make `current` point at a release, in one step."""
+    def point(self, release_id: str | None) -> None:
+        """Make `current` point at a release, in one step; at none where nothing serves any more."""
+        if release_id is None:
+            self._current.unlink(missing_ok=True)
+            _sync_folder(self.folder)
+            return
         beside = self._current.with_name(f".current-{os.getpid()}")
         beside.unlink(missing_ok=True)
         beside.symlink_to(Path("releases") / release_id)

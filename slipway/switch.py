@@ -1,0 +1,255 @@
+"""The switch: a release comes to serve beside the one that does, or everything stays as it was.
+
+    start beside the old one -> gate -> the edge switches -> soak -> drain -> stop the old one, which stays for rollback
+
+No request reaches the new release before it has passed its gate, and the old one goes on until it has nothing left to
+answer. Services with `update: recreate` are the exception: the old one's stops before the new one's starts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+
+import msgspec
+
+from slipway.daemon import Daemon
+from slipway.edge import Edge, Maintenance, site
+from slipway.errors import SlipwayError, UnhealthyError
+from slipway.gate import Gate
+from slipway.ledger import Entry
+from slipway.network import addresses, settle
+from slipway.plan import Activation
+from slipway.release import Manifest, instances
+from slipway.store import Store
+from slipway.watch import AccessLog, Prober, Soak, drain, soak
+
+MAINTENANCE_FILE = "maintenance.json"
+
+
+class Site:
+    """What the edge is told about releases of one environment."""
+
+    def __init__(self, store: Store, edge: Edge) -> None:
+        self._store = store
+        self._edge = edge
+
+    def text(self, manifest: Manifest) -> str:
+        """The site file that sends traffic to this release, or an empty text: it has nothing to answer."""
+        if not any(spec.port for spec in manifest.services.values()):
+            return ""
+        folder = self._store.path(manifest.id)
+        where = addresses(folder, manifest)
+        upstreams: dict[str, list[str]] = {}
+        for one in instances(manifest.services):
+            upstreams.setdefault(one.service, []).append(f"{where[one.name]}:{manifest.services[one.service].port}")
+        return site(manifest, upstreams, self._maintenance())
+
+    def _maintenance(self) -> Maintenance | None:
+        try:
+            return msgspec.json.decode((self._store.folder / MAINTENANCE_FILE).read_bytes(), type=Maintenance)
+        except FileNotFoundError:
+            return None
+
+    def says(self, manifest: Manifest) -> bool:
+        """Whether the edge already sends traffic to this release, as it should."""
+        if not addresses(self._store.path(manifest.id), manifest):
+            return False
+        return (self._edge.text(manifest.name) or "") == self.text(manifest)
+
+    def send(self, manifest: Manifest) -> None:
+        """Send traffic to this release. Raises :class:`SlipwayError`, with everything as it was."""
+        text = self.text(manifest)
+        if not text:
+            self._edge.remove(manifest.name)
+            return
+        folder = self._store.path(manifest.id) / "edge"
+        self._edge.apply(manifest.name, text, {path.name: path.read_bytes() for path in folder.glob("*")})
+
+
+class Switch:
+    """One activation of `manifest` on this host, by its plan."""
+
+    def __init__(
+        self, manifest: Manifest, plan: Activation, entry: Entry, *, store: Store, edge: Edge, daemon: Daemon
+    ) -> None:
+        self._manifest = manifest
+        self._plan = plan
+        self._entry = entry
+        self._store = store
+        self._edge = edge
+        self._daemon = daemon
+        self._site = Site(store, edge)
+        self._began = datetime.now(UTC)
+
+    def run(self, terms: Soak) -> None:
+        """Make the release serve, or raise :class:`UnhealthyError` with the one before serving again."""
+        with self._probed():
+            try:
+                if self._plan.start:
+                    with self._timed("start"):
+                        self._start()
+                log = AccessLog(self._edge.log(self._manifest.name))
+                with self._timed("switch"):
+                    self._site.send(self._manifest)
+                    self._store.point(self._manifest.id)
+                switched = time.monotonic()
+                with self._timed("soak"):
+                    self._soak(log, terms, switched)
+            except SlipwayError as error:
+                raise self._undone(error) from error
+            with self._timed("drain"):
+                self._drain(switched)
+            with self._timed("stop"):
+                for old in self._plan.stop:
+                    stop_release(self._store, self._daemon, old)
+
+    @contextmanager
+    def _probed(self) -> Iterator[None]:
+        """Measure what clients miss, where there is something to miss."""
+        if self._edge.release(self._manifest.name) is None or not self._plan.fall_back:
+            yield
+            return
+        services = self._store.manifest(self._plan.fall_back).services.values()
+        prober = Prober(
+            (spec.host_port, spec.health.path if spec.health else "/") for spec in services if spec.host_port
+        )
+        try:
+            with prober:
+                yield
+        finally:
+            self._entry.unavailable_ms = round(prober.missed * 1000)
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._entry.phases[phase] = round(time.monotonic() - began, 3)
+
+    def _start(self) -> None:
+        manifest = self._manifest
+        settle(self._store.root, self._store.path(manifest.id), manifest.project, self._daemon)
+        project = self._store.project(manifest)
+        gate = self._gate(manifest)
+        beside = {name for name, spec in manifest.services.items() if spec.update == "overlap"}
+        if beside:
+            project.start(_containers(manifest, beside))
+            gate.wait(beside)
+        rest = manifest.services.keys() - beside
+        if rest:
+            # Made before the old ones stop, so that they are missed for the length of a start and no longer.
+            project.create()
+            for old in self._plan.stop:
+                self._stop_singletons(old, rest)
+            project.start()
+            gate.wait(rest)
+
+    def _stop_singletons(self, old: str, rest: set[str]) -> None:
+        if old not in self._store.ids():
+            stop_release(self._store, self._daemon, old)
+            return
+        manifest = self._store.manifest(old)
+        single = {name for name, spec in manifest.services.items() if spec.update == "recreate" or name in rest}
+        if single:
+            self._store.project(manifest).stop(_containers(manifest, single))
+
+    def _soak(self, log: AccessLog, terms: Soak, switched: float) -> None:
+        gate = self._gate(self._manifest)
+
+        def complaint() -> str:
+            restarted = [name for name, found in gate.containers().items() if found.restarts or found.state != "running"]
+            return f"{restarted[0]} died" if restarted else log.complaint(terms)
+
+        if terms.seconds and (wrong := soak(switched + terms.seconds, complaint)):
+            raise UnhealthyError(f"It did not bear up once traffic had moved: {wrong}.", "")
+
+    def _drain(self, switched: float) -> None:
+        for old in self._plan.stop:
+            if old not in self._store.ids():
+                continue
+            manifest = self._store.manifest(old)
+            where = addresses(self._store.path(old), manifest)
+            ports = {one.name: manifest.services[one.service].port for one in instances(manifest.services)}
+            targets = [(address, port) for name, address in where.items() if (port := ports[name])]
+            patience = max(spec.drain_seconds for spec in manifest.services.values())
+            drain(targets, switched + patience)
+
+    def _undone(self, error: SlipwayError) -> UnhealthyError:
+        """Take everything back, and say what was wrong and how it stands now."""
+        manifest = self._manifest
+        project = self._store.project(manifest)
+        logs = project.logs(since=self._began)
+        how_it_stands = self._return_to(self._plan.fall_back)
+        return UnhealthyError(
+            f"The release {manifest.id} of {manifest.name} failed and was stopped. {error.what}",
+            f"{how_it_stands} Mend what its last lines below tell and run the play again.",
+            details=f"{error.details}\n{logs}".strip(),
+        )
+
+    def _return_to(self, release_id: str | None) -> str:
+        """Have the release before serve again where there is one, and say how things stand now."""
+        failed = self._store.project(self._manifest)
+        if release_id is None:
+            # The way back goes on whatever the failed one does.
+            with suppress(SlipwayError):
+                failed.stop()
+            if self._entry.previous:
+                return "It is the release that served, so there is none to return to and none serves now."
+            with suppress(SlipwayError):
+                self._edge.remove(self._manifest.name)
+            self._store.point(None)
+            return "No release served before, so none serves now."
+        try:
+            manifest = self._store.manifest(release_id)
+            gate = self._gate(manifest)
+            running = {name for name, found in gate.containers().items() if found.state == "running"}
+            routed = {name for name, spec in manifest.services.items() if spec.port}
+            if running and running >= set(_containers(manifest, routed)):
+                # It still runs beside the failed one: traffic first.
+                self._send_back(manifest)
+            with suppress(SlipwayError):
+                failed.stop()
+            if not running >= set(_containers(manifest, manifest.services)):
+                settle(self._store.root, self._store.path(release_id), manifest.project, self._daemon)
+                self._store.project(manifest).start()
+                gate.wait()
+            self._send_back(manifest)
+        except SlipwayError as error:
+            return f"The release before, {release_id}, was to serve again and does not: {error.what}"
+        self._entry.result = "returned"
+        return f"The release before, {release_id}, serves again."
+
+    def _send_back(self, manifest: Manifest) -> None:
+        self._site.send(manifest)
+        self._store.point(manifest.id)
+
+    def _gate(self, manifest: Manifest) -> Gate:
+        return gate_of(self._store, self._daemon, manifest)
+
+
+def gate_of(store: Store, daemon: Daemon, manifest: Manifest) -> Gate:
+    """The gate of a release that lies in the store."""
+    return Gate(
+        manifest,
+        daemon,
+        addresses=addresses(store.path(manifest.id), manifest),
+        redacted=lambda text: store.project(manifest).redacted(text),
+    )
+
+
+def stop_release(store: Store, daemon: Daemon, release_id: str) -> None:
+    """Stop a release, also one whose folder is gone: its containers are known by their labels."""
+    if release_id in store.ids():
+        store.project(store.manifest(release_id)).stop()
+        return
+    from slipway.project import stop_containers  # noqa: PLC0415 - as in Store.project
+
+    stop_containers([found.id for found in daemon.containers(store.name) if found.release == release_id])
+
+
+def _containers(manifest: Manifest, services: Collection[str]) -> list[str]:
+    return [one.name for one in instances(manifest.services) if one.service in services]
