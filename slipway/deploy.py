@@ -1,174 +1,209 @@
 """One deploy on one host: stage, migrate, activate, verify, and the way back.
 
-Each verb can be called again after any interruption and ends in the same state. The old release serves until a
-new one has been staged and the database has been migrated; when the new one does not pass its gate, the old one
-is started again and passes its own gate before the call ends.
+Each verb can be called again after any interruption and ends in the same state. The release that serves goes on
+until the new one has passed its gate and has the traffic.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-from datetime import UTC, datetime
-from pathlib import Path
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
 
 from slipway.daemon import Container, Daemon
-from slipway.errors import CommandError, PreflightError, SlipwayError, UnhealthyError
-from slipway.gate import Gate
+from slipway.edge import Edge, Maintenance
+from slipway.errors import PreflightError, SlipwayError, UnhealthyError
+from slipway.lease import SECONDS, HeldError, Lease, Leases
 from slipway.ledger import Entry, Ledger, Phase
-from slipway.plan import Activation, plan_activation
-from slipway.release import LABEL_NAME, LABEL_STACK, Manifest, Release, project_of
+from slipway.network import POOL, settle, subnet_of
+from slipway.plan import Activation, Have, plan_activation, plan_recovery
+from slipway.preview import preview
+from slipway.prune import prune
+from slipway.release import LABEL_NAME, LABEL_STACK, Manifest, Release, instances, project_of
+from slipway.schema import Pending, Schema, Way
 from slipway.status import status
-from slipway.store import ROOT, Store
+from slipway.store import Store
+from slipway.switch import MAINTENANCE_FILE, Site, Switch, gate_of, stop_release
+from slipway.watch import Soak
 
-NO_SCHEMA = "none"
 
-
-class _Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What every request of a deploy says: which run it belongs to and who started that."""
+class Run(msgspec.Struct, kw_only=True, frozen=True):
+    """Which run a call belongs to."""
 
     run: str
     by: str
+    fence: int | None = None
+    """The number that the run's first call was given; None for that first call."""
+    wait: float = 0.0
+    """Seconds to wait for another run to end."""
     check: bool = False
-
-
-class StageRequest(_Request):
-    """Bring a release to the host."""
-
-    release: Release
-
-
-class ReleaseRequest(_Request):
-    """Do something with a release that is on the host."""
-
-    name: str
-    release: str
 
 
 class Deploy:
     """The verbs of a deploy for one environment on this host."""
 
-    def __init__(self, name: str, *, run: str, by: str, check: bool = False, root: Path = ROOT) -> None:
-        self.store = Store(name, root)
-        self.ledger = Ledger(self.store.folder)
+    def __init__(self, store: Store, run: Run) -> None:
+        self.store = store
+        self.ledger = Ledger(store.folder)
+        self.leases = Leases(store.folder)
         self.daemon = Daemon()
-        self._root = root
+        self.edge = Edge(store.root)
+        self.schema = Schema(store, self.ledger)
+        self._site = Site(store, self.edge)
         self._run = run
-        self._by = by
-        self._check = check
+        self._fence = run.fence or 0
 
-    def stage(self, release: Release) -> dict[str, Any]:
-        """Write the release folder, pull its images by digest and make its volumes. Touches nothing that runs."""
+    # --- stage -----------------------------------------------------------------------------------------------------
+
+    def stage(self, release: Release, *, pool: str = POOL, allow_unsafe: bool = False) -> dict[str, Any]:
+        """Bring a release to the host and look what it would do to the schema. Touches nothing that runs.
+
+        `pending` tells what :meth:`migrate` would apply; a step that is refused is refused here already.
+        """
         manifest = release.manifest
-        pulls = sorted({image for image in manifest.images.values() if self.daemon.image(image) is None})
-        held = self.store.holds(release)
-        volumes = {
-            f"{manifest.name}-{volume}": body
-            for service in manifest.services.values()
-            for volume, body in service.volumes.items()
+        missing = self._missing(release)
+        if not missing and self._serves(manifest):
+            answer = msgspec.to_builtins(status(manifest.name, self.store.root))
+            return {"changed": False, "release": manifest.id, "pulled": [], "serves": True, "status": answer}
+        if self._run.check:
+            return self._would_stage(release, missing)
+        with self._hold("stage", keep=SECONDS):
+            if missing:
+                with self.ledger.phase(self._entry("stage", manifest)):
+                    self._bring(release, pool)
+            pending = self.schema.plan(manifest)
+            self.schema.refuse(manifest, pending, allow_unsafe=allow_unsafe)
+            if not pending:
+                self.schema.note(manifest, lambda: self._entry("migrate", manifest))
+            return {
+                "changed": bool(missing),
+                "release": manifest.id,
+                "pulled": missing,
+                "serves": False,
+                "pending": msgspec.to_builtins(pending),
+                "fence": self._fence,
+            }
+
+    def _missing(self, release: Release) -> list[str]:
+        """What the host lacks of a release: its folder, images, volumes."""
+        manifest = release.manifest
+        images = sorted({image for image in manifest.images.values() if self.daemon.image(image) is None})
+        volumes = [volume for volume in _volumes(manifest) if not self.daemon.has_volume(volume)]
+        folder = [] if self.store.holds(release) else [f"the release folder {manifest.id}"]
+        subnet = [] if subnet_of(self.store.path(manifest.id)) else ["a subnet"]
+        # A call that was killed may have left the folder and nothing else yet.
+        return [*folder, *subnet, *images, *volumes]
+
+    def _would_stage(self, release: Release, missing: list[str]) -> dict[str, Any]:
+        manifest = release.manifest
+        pending: list[Pending] = []
+        if not missing:
+            pending = self.schema.plan(manifest)
+        plan = self._plan(manifest)
+        return {
+            "changed": True,
+            "release": manifest.id,
+            "serves": False,
+            "missing": missing,
+            "pending": msgspec.to_builtins(pending),
+            "diff": preview(self.store, release),
+            **self._say(plan, manifest.id),
         }
-        # A call that was killed may have left the folder and no volume yet.
-        if held and not pulls and all(map(self.daemon.has_volume, volumes)):
-            return {"changed": False, "release": manifest.id, "pulled": [], **self._serving(manifest)}
-        if self._check:
-            return {"changed": True, "release": manifest.id, "pulled": pulls, "serves": False}
-        with self.store.lock(), self.ledger.phase(self._entry("stage", manifest)):
-            if not held:
-                folder = self.store.place(release)
-                try:
-                    self.store.project(manifest, folder).validate()
-                except SlipwayError:
-                    self.store.drop(folder)
-                    raise
-                self.store.keep(folder)
-            project = self.store.project(manifest)
-            for image in pulls:
-                project.pull(image)
-            for volume, body in volumes.items():
-                project.ensure_volume(volume, body, {LABEL_NAME: manifest.name, LABEL_STACK: "app"})
-        return {"changed": True, "release": manifest.id, "pulled": pulls, "serves": False}
 
-    def _serving(self, manifest: Manifest) -> dict[str, Any]:
-        """Whether the release serves as declared already, so that the steps after this one have nothing to do."""
-        if self._complaint(manifest) or not self._plan(manifest.id).nothing:
-            return {"serves": False}
-        return {"serves": True, "status": msgspec.to_builtins(status(manifest.name, self._root))}
-
-    def migrate(self, release_id: str) -> dict[str, Any]:
-        """Bring the schema to what the release needs, in its own image; the running release is left alone.
-
-        The answer holds `pending`, the revisions that were (in check mode: would be) applied, and `schema`, the
-        revision the database is at. Raises :class:`UnhealthyError` with the migration's output when it fails.
-        """
-        if self._check and release_id not in self.store.ids():
-            return {"changed": True, "pending": ["unknown until the release is staged"], "schema": ""}
-        manifest = self.store.manifest(release_id)
-        migrating = {name: spec for name, spec in manifest.services.items() if spec.migrate is not None}
-        if not migrating or self._serves(manifest):
-            return {"changed": False, "pending": [], "schema": self.ledger.schema()}
-        with self.store.lock():
-            return self._migrate(manifest, list(migrating))
-
-    def _migrate(self, manifest: Manifest, services: list[str]) -> dict[str, Any]:
-        project = self.store.project(manifest)
-        pending: list[str] = []
-        schema = ""
-        for name in services:
-            contract = manifest.services[name].migrate
-            assert contract is not None  # noqa: S101 - the caller chose services that have one
-            entry = self._entry("migrate", manifest)
+    def _bring(self, release: Release, pool: str) -> None:
+        manifest = release.manifest
+        if not self.store.holds(release):
+            folder = self.store.place(release)
             try:
-                steps = project.run(name, contract.plan, contract).split("\n")
-                steps = [step.strip() for step in steps if step.strip()]
-                if not steps:
-                    schema = _last_line(project.run(name, contract.status, contract))
-                    if schema != self.ledger.schema() and not self._check:
-                        # A call that was killed, or someone by hand, moved it and could not record it.
-                        entry.schema_after = schema
-                        self.ledger.append(entry)
-                    continue
-                pending += steps
-                if self._check:
-                    continue
-                with self.ledger.phase(entry):
-                    entry.schema_before = _last_line(project.run(name, contract.status, contract))
-                    project.run(name, contract.up, contract)
-                    schema = entry.schema_after = _last_line(project.run(name, contract.status, contract))
-            except CommandError as error:
-                if not entry.at and not self._check:
-                    # It failed before there was a phase to record: the plan itself could not be had.
-                    entry.result, entry.reason = "failed", error.what
-                    self.ledger.append(entry)
-                raise UnhealthyError(
-                    f"The migration of {manifest.name} failed: {error.what}",
-                    f"{self._still_serves()} Mend the migration and run the play again.",
-                    details=error.details,
-                ) from error
-        return {"changed": bool(pending), "pending": pending, "schema": schema}
+                self.store.project(manifest, folder).validate()
+            except SlipwayError:
+                self.store.drop(folder)
+                raise
+            self.store.keep(folder)
+        settle(self.store.root, self.store.path(manifest.id), manifest.project, self.daemon, pool)
+        project = self.store.project(manifest)
+        for image in sorted(set(manifest.images.values())):
+            if self.daemon.image(image) is None:
+                project.pull(image)
+        for volume, body in _volumes(manifest).items():
+            project.ensure_volume(volume, body, {LABEL_NAME: manifest.name, LABEL_STACK: "app"})
 
-    def activate(self, release_id: str, phase: Phase = "activate") -> dict[str, Any]:
-        """Make the release serve: stop the old one, start the new one, gate it, point `current` at it.
+    # --- migrate ---------------------------------------------------------------------------------------------------
 
-        When the gate fails the new release is stopped, the old one is started again and gated, and
-        :class:`UnhealthyError` says why, with the last lines of the release that failed.
+    def migrate(self, release_id: str, *, allow_unsafe: bool = False) -> dict[str, Any]:
+        """Bring the schema to what the release needs, in its own image; the release that serves is left alone.
+
+        `deferred` says that it is for :meth:`activate` to do, with the old release stopped: the database is embedded,
+        and the old release cannot share it with a schema that does more than grow.
         """
-        if self._check and release_id not in self.store.ids():
+        if self._run.check:
+            return {"changed": True, "deferred": False}
+        manifest = self.store.manifest(release_id)
+        with self._hold("migrate", keep=SECONDS):
+            pending = self.schema.plan(manifest)
+            self.schema.refuse(manifest, pending, allow_unsafe=allow_unsafe)
+            steps = [step for one in pending for step in one.steps]
+            if self._running() and any(one.embedded and one.verdict != "safe" for one in pending):
+                return {"changed": False, "deferred": True, "pending": steps}
+            schema = self.schema.apply(
+                manifest, pending, lambda: self._entry("migrate", manifest), self._still_serves()
+            )
+        return {"changed": bool(pending), "deferred": False, "pending": steps, "schema": schema}
+
+    # --- activate --------------------------------------------------------------------------------------------------
+
+    def activate(self, release_id: str, *, terms: Soak, migrate: bool = False) -> dict[str, Any]:
+        """Make the release serve, and drain and stop the one before. `migrate` does first what was deferred to here.
+
+        When it fails its gate or its soak, the one before serves again, and :class:`UnhealthyError` says why, with
+        the last lines of the release that failed.
+        """
+        if self._run.check and release_id not in self.store.ids():
             return {"changed": True, "stop": [], "start": release_id, "previous": self.store.current()}
         manifest = self.store.manifest(release_id)
-        plan = self._plan(release_id)
-        if plan.nothing or self._check:
+        plan = self._plan(manifest)
+        if plan.nothing or self._run.check:
             return self._say(plan, release_id)
-        with self.store.lock():
+        with self._hold("activate", keep=SECONDS):
             # What runs may have changed while this call waited for the lock.
-            plan = self._plan(release_id)
+            plan = self._plan(manifest)
             said = self._say(plan, release_id)
             if not plan.nothing:
-                entry = self._entry(phase, manifest)
-                with self.ledger.phase(entry):
-                    self._switch(manifest, plan, entry)
+                way = self._deferred(manifest) if migrate else None
+                said["unavailable_ms"] = self._switch("activate", manifest, plan, terms, way)
         return said
+
+    def _deferred(self, manifest: Manifest) -> Way:
+        """The migration that has to wait until the old release has stopped, and how it is taken back."""
+        pending = self.schema.plan(manifest)
+        stands = "The old release was stopped for it."
+
+        def there() -> None:
+            self.schema.apply(manifest, pending, lambda: self._entry("migrate", manifest), stands)
+
+        return Way(there, lambda: self.schema.take_back(manifest, self._run.run))
+
+    def _switch(self, phase: Phase, manifest: Manifest, plan: Activation, terms: Soak, way: Way | None) -> int | None:
+        self._need_edge(manifest)
+        entry = self._entry(phase, manifest)
+        with self.ledger.phase(entry):
+            switch = Switch(manifest, plan, entry, store=self.store, edge=self.edge, daemon=self.daemon, way=way)
+            try:
+                switch.run(terms)
+            finally:
+                entry.schema_after = self.ledger.schema()
+                self._tidy(manifest.id, entry.previous)
+        return entry.unavailable_ms
+
+    def _need_edge(self, manifest: Manifest) -> None:
+        if any(spec.port for spec in manifest.services.values()) and not self.edge.exists():
+            raise PreflightError(
+                "There is no edge on this host that could send traffic to a release.",
+                "Run playbooks/edge.yml for it.",
+            )
 
     def _say(self, plan: Activation, release_id: str) -> dict[str, Any]:
         return {
@@ -178,35 +213,8 @@ class Deploy:
             "previous": self.store.current(),
         }
 
-    def _switch(self, manifest: Manifest, plan: Activation, entry: Entry) -> None:
-        project = self.store.project(manifest)
-        began = datetime.now(UTC)
-        project.create()
-        try:
-            for old in plan.stop:
-                self.store.project(self.store.manifest(old)).stop()
-            project.start()
-            self._gate(manifest).wait()
-        except SlipwayError as error:
-            logs = project.logs(since=began)
-            # The way back is tried whatever the failed one does.
-            with suppress(SlipwayError):
-                project.stop()
-            how_it_stands = self._return_to(plan.fall_back, entry)
-            self._tidy(manifest.id, entry.previous)
-            raise UnhealthyError(
-                f"The release {manifest.id} of {manifest.name} failed and was stopped. {error.what}",
-                f"{how_it_stands} Mend what its last lines below tell and run the play again.",
-                details=f"{error.details}\n{logs}".strip(),
-            ) from error
-        self.store.point(manifest.id)
-        self._tidy(manifest.id, entry.previous)
-
     def _tidy(self, *keep: str) -> None:
-        """Remove containers and networks of all releases but those to keep; a way back makes them anew.
-
-        A daemon has address space for some thirty networks, and each release has one.
-        """
+        """Remove containers and networks of all releases but those to keep; a way back makes them anew."""
         projects = self.daemon.projects()
         for release_id in set(self.store.ids()) - set(keep):
             if project_of(self.store.name, release_id) in projects:
@@ -214,51 +222,64 @@ class Deploy:
                 with suppress(SlipwayError):
                     self.store.project(self.store.manifest(release_id)).remove()
 
-    def _return_to(self, release_id: str | None, entry: Entry) -> str:
-        """Start the release before again where there is one, and say how things stand now."""
-        if release_id is None:
-            if entry.previous:
-                return "It is the release that served, so there is none to return to and none serves now."
-            return "No release served before, so none serves now."
-        try:
-            manifest = self.store.manifest(release_id)
-            self.store.project(manifest).start()
-            self._gate(manifest).wait()
-        except SlipwayError as error:
-            return f"The release before, {release_id}, was to serve again and does not: {error.what}"
-        entry.result = "returned"
-        return f"The release before, {release_id}, serves again."
+    # --- verify ----------------------------------------------------------------------------------------------------
 
-    def verify(self, release_id: str) -> dict[str, Any]:
-        """Check that the release serves as declared: current, its own images, its promises kept."""
-        if self._check:
+    def verify(self, release_id: str, *, keep: int) -> dict[str, Any]:
+        """Check that the release serves as declared, forget what is older than the newest `keep` good releases, and
+        give up the lease: the run is over."""
+        if self._run.check:
             return {"changed": False}
         manifest = self.store.manifest(release_id)
-        if wrong := self._complaint(manifest):
-            raise UnhealthyError(
-                f"{manifest.name} does not serve as declared: {wrong}.",
-                f"Run the deploy again; slipway logs --name {manifest.name} shows what it prints.",
-            )
-        return {"changed": False, "release": release_id}
+        with self._hold("verify"):
+            if wrong := self._complaint(manifest):
+                raise UnhealthyError(
+                    f"{manifest.name} does not serve as declared: {wrong}.",
+                    f"Run the deploy again; slipway logs --name {manifest.name} shows what it prints.",
+                )
+            removed = prune(self.store, self.ledger, self.daemon, keep=keep, root=self.store.root)
+        standing = msgspec.to_builtins(status(manifest.name, self.store.root))
+        return {"changed": False, "release": release_id, "status": standing, **removed}
 
     def _complaint(self, manifest: Manifest) -> str:
         if (current := self.store.current()) != manifest.id:
             return f"release {current} is current and not {manifest.id}"
-        gate = self._gate(manifest)
-        for service, container in gate.containers().items():
-            image = self.daemon.image(manifest.images[service])
+        if not self._site.says(manifest):
+            return f"the edge sends traffic to {self.edge.release(manifest.name) or 'none'} or on other terms"
+        gate = gate_of(self.store, self.daemon, manifest)
+        images = {one.name: manifest.images[one.service] for one in instances(manifest.services)}
+        for name, container in gate.containers().items():
+            image = self.daemon.image(images[name]) if name in images else None
             if image is None or image["Id"] != container.image:
-                return f"the service {service} runs another image than {manifest.images[service]}"
+                return f"the service {name} runs another image than {images.get(name, 'any declared')}"
         return gate.look()
 
-    def rollback(self, release_id: str | None) -> dict[str, Any]:
-        """Go back to a release that served before: the newest such one, or the one named (its first digits do)."""
+    # --- the way back ----------------------------------------------------------------------------------------------
+
+    def rollback(self, release_id: str, *, terms: Soak, confirmed: str = "") -> dict[str, Any]:
+        """Go back to a release that served before: the newest such one, or the one named (its first digits do).
+
+        `confirmed` is the id of the release for which the loss of what was written since is accepted.
+        """
+        current = self.store.current()
+        target = self._target(release_id)
+        if self._run.check:
+            return {**self._say(self._plan(target), target.id), "release": target.id, "previous": current}
+        with self._hold("rollback"):
+            newer = self.store.manifest(current) if current in self.store.ids() and current else None
+            way = self.schema.way_to(target, newer, confirmed=confirmed, stands=self._still_serves())
+            plan = self._plan(target)
+            said = self._say(plan, target.id)
+            if not plan.nothing:
+                said["unavailable_ms"] = self._switch("rollback", target, plan, terms, way)
+        return {**said, "release": target.id, "previous": current}
+
+    def _target(self, release_id: str) -> Manifest:
         current = self.store.current()
         here = set(self.store.ids())
         # A current release that does not run is one to go back to as well.
         serving = current if current in here and self._serves(self.store.manifest(current)) else None
         good = [release for release in self.ledger.good_releases() if release != serving and release in here]
-        chosen = [release for release in good if release.startswith(release_id or "")]
+        chosen = [release for release in good if release.startswith(release_id)]
         if not chosen:
             wanted = f"release {release_id}" if release_id else "release before this one"
             raise PreflightError(
@@ -267,58 +288,131 @@ class Deploy:
             )
         if release_id and len(chosen) > 1:
             raise PreflightError(f"{release_id} stands for several releases.", f"Name one: {', '.join(chosen)}.")
-        target = self.store.manifest(chosen[0])
-        with self.store.lock():
-            self._schema_fits(target)
-        answer = self.activate(target.id, phase="rollback")
-        return {**answer, "release": target.id, "previous": current}
+        return self.store.manifest(chosen[0])
 
-    def _schema_fits(self, target: Manifest) -> None:
-        """Refuse a rollback across a migration: ask the older image itself what it thinks of the schema."""
-        project = self.store.project(target)
-        for name, service in target.services.items():
-            if service.migrate is None:
-                continue
-            try:
-                project.run(name, service.migrate.plan, service.migrate)
-            except CommandError as error:
-                raise PreflightError(
-                    f"The release {target.id} cannot run on the database as it is now: {error.what}",
-                    f"{self._still_serves()} Take the migration back with the newer release first.",
-                    details=error.details,
-                ) from error
+    # --- stop and remove -------------------------------------------------------------------------------------------
 
     def stop(self) -> dict[str, Any]:
         """Stop what runs; data, releases and `current` stay, so that the next deploy starts it again."""
         running = self._running()
-        if not running or self._check:
+        if not running or self._run.check:
             return {"changed": bool(running), "stop": sorted(running)}
-        with self.store.lock():
+        with self._hold("stop"):
+            self.edge.remove(self.store.name)
             for release_id in sorted(running):
-                manifest = self.store.manifest(release_id)
-                with self.ledger.phase(self._entry("stop", manifest)):
-                    self.store.project(manifest).stop()
+                with self.ledger.phase(self._entry("stop", release_id)):
+                    stop_release(self.store, self.daemon, release_id)
         return {"changed": True, "stop": sorted(running)}
 
     def destroy(self) -> dict[str, Any]:
         """Remove the environment from this host: containers, networks, volumes with their data, releases, ledger."""
         ids = self.store.ids()
-        if not self.store.folder.exists() or self._check:
+        if not self.store.folder.exists() or self._run.check:
             return {"changed": self.store.folder.exists(), "removed": ids}
-        with self.store.lock():
+        from slipway.project import remove_everything  # noqa: PLC0415 - as in Store.project
+
+        with self._hold("destroy"):
+            self.edge.remove(self.store.name)
             for release_id in ids:
                 self.store.project(self.store.manifest(release_id)).remove()
-            if ids:
-                self.store.project(self.store.manifest(ids[0])).remove_volumes(self.store.name)
+            remove_everything(self.store.name)
             self.store.remove()
         return {"changed": True, "removed": ids}
 
-    def _plan(self, want: str) -> Activation:
-        manifest = self.store.manifest(want)
-        running = self._running()
-        services = {container.service for container in running.get(want, [])}
-        whole = {want} if services >= manifest.services.keys() else set()
-        return plan_activation(want=want, current=self.store.current(), whole=whole, running=running.keys())
+    # --- maintenance -----------------------------------------------------------------------------------------------
+
+    def maintenance(self, wanted: Maintenance | None) -> dict[str, Any]:
+        """Have the edge answer 503 for the environment, or let its release answer again."""
+        current = self.store.current()
+        if current is None:
+            raise PreflightError(
+                f"No release of {self.store.name} has served yet.", "Deploy one: playbooks/deploy.yml."
+            )
+        path = self.store.folder / MAINTENANCE_FILE
+        changed = path.exists() != bool(wanted)
+        if not changed or self._run.check:
+            return {"changed": changed}
+        manifest = self.store.manifest(current)
+        with self._hold("maintenance"):
+            if wanted:
+                path.write_bytes(msgspec.json.encode(wanted))
+            else:
+                path.unlink(missing_ok=True)
+            self._site.send(manifest)
+            entry = self._entry("maintenance", manifest.id)
+            entry.reason = f"on: {wanted.reason}" if wanted else "off"
+            self.ledger.append(entry)
+        return {"changed": True}
+
+    # --- the lease -------------------------------------------------------------------------------------------------
+
+    def break_lease(self, reason: str) -> Lease:
+        """Take the lease away from whoever has it; the answer is what it was."""
+        with self.store.lock():
+            lease = self.leases.free()
+            entry = self._entry("lease", self.store.current() or "")
+            entry.reason = f"taken from {lease.by} (run {lease.run}): {reason}"
+            self.ledger.append(entry)
+        return lease
+
+    @contextmanager
+    def _hold(self, what: str, *, keep: float = 0.0) -> Iterator[None]:
+        """Hold the environment for one call; after it the run keeps the lease for `keep` seconds.
+
+        A call that fails gives the lease up: the run is over on this host.
+        """
+        self._await_others()
+        with self.store.lock():
+            left = self.leases.enter(run=self._run.run, by=self._run.by, what=what, fence=self._run.fence)
+            self._fence = self.leases.read().fence
+            try:
+                if left:
+                    self._recover(left)
+                yield
+            except BaseException:
+                self.leases.free()
+                raise
+            if not keep:
+                self.leases.free()
+            else:
+                self.leases.leave(keep)
+
+    def _await_others(self) -> None:
+        deadline = time.monotonic() + self._run.wait
+        while (held := self.leases.read()).run not in ("", self._run.run) and not held.over:
+            if time.monotonic() >= deadline:
+                raise HeldError(held)
+            time.sleep(0.25)
+
+    def _recover(self, left: Lease) -> None:
+        """Finish or undo what a run left that is no more."""
+        from slipway.project import remove_containers  # noqa: PLC0415 - as in Store.project
+
+        remove_containers([found.id for found in self.daemon.containers(self.store.name) if found.one_off])
+        plan = plan_recovery(self._have())
+        if plan.point:
+            self.store.point(plan.point)
+        for stray in plan.stop:
+            stop_release(self.store, self.daemon, stray)
+        for release_id, done in [(plan.point, "finished"), *((stray, "undone") for stray in plan.stop)]:
+            if release_id:
+                entry = self._entry("recover", release_id)
+                entry.result = "good" if done == "finished" else "returned"
+                entry.reason = f"{left.by} (run {left.run}) was cut off while doing {left.what}; it was {done}."
+                entry.schema_after = self.ledger.schema()
+                self.ledger.append(entry)
+
+    # --- how it stands ---------------------------------------------------------------------------------------------
+
+    def _plan(self, manifest: Manifest) -> Activation:
+        containers = {one.name for one in instances(manifest.services)}
+        return plan_activation(
+            manifest.id, containers=containers, routed=self._site.says(manifest), have=self._have()
+        )
+
+    def _have(self) -> Have:
+        running = {release: {one.service for one in found} for release, found in self._running().items()}
+        return Have(current=self.store.current(), edge=self.edge.release(self.store.name), running=running)
 
     def _running(self) -> dict[str, list[Container]]:
         found: dict[str, list[Container]] = {}
@@ -328,27 +422,30 @@ class Deploy:
         return found
 
     def _serves(self, manifest: Manifest) -> bool:
-        """Whether this release already serves, so that its schema is known to be right."""
-        return self._plan(manifest.id).nothing
+        return not self._complaint(manifest) and self._plan(manifest).nothing
 
     def _still_serves(self) -> str:
         current = self.store.current()
         return f"The release {current} still serves." if current else "No release has served before."
 
-    def _gate(self, manifest: Manifest) -> Gate:
-        return Gate(manifest, self.daemon, lambda text: self.store.project(manifest).redacted(text))
-
-    def _entry(self, phase: Phase, manifest: Manifest) -> Entry:
+    def _entry(self, phase: Phase, release: Manifest | str) -> Entry:
+        manifest = release if isinstance(release, Manifest) else None
         return Entry(
-            run=self._run,
-            by=self._by,
+            run=self._run.run,
+            by=self._run.by,
+            fence=self._fence,
             phase=phase,
-            release=manifest.id,
+            release=manifest.id if manifest else str(release),
             previous=self.store.current() or "",
-            images=manifest.images,
+            images=manifest.images if manifest else {},
+            fingerprints=manifest.fingerprints if manifest else {},
         )
 
 
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else NO_SCHEMA
+def _volumes(manifest: Manifest) -> dict[str, Any]:
+    """Name on the host -> what the contract says, of every volume."""
+    return {
+        f"{manifest.name}-{volume}": body
+        for service in manifest.services.values()
+        for volume, body in service.volumes.items()
+    }

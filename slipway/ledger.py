@@ -18,7 +18,9 @@ import msgspec
 
 from slipway.errors import SlipwayError
 
-Phase = Literal["stage", "migrate", "activate", "rollback", "stop"]
+Phase = Literal["stage", "migrate", "activate", "rollback", "recover", "stop", "maintenance", "lease"]
+SERVING: tuple[Phase, ...] = ("activate", "rollback", "recover")
+"""Phases after which, when they end well, a release serves."""
 Result = Literal["good", "failed", "returned"]
 
 
@@ -35,8 +37,19 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     previous: str = ""
     """The release that served before."""
     images: dict[str, str] = {}
+    """Service -> `repository@sha256:…`."""
+    fingerprints: dict[str, str] = {}
+    """File of the release -> its keyed fingerprint, as the manifest has it."""
+    phases: dict[str, float] = {}
+    """What the phase consisted of, in its order -> seconds: start, switch, soak, drain, stop."""
+    unavailable_ms: int | None = None
+    """For how long clients of the edge were not served meanwhile; None where that was not measured."""
+    fence: int = 0
+    """The fencing number of the lease that the run held."""
     schema_before: str = ""
     schema_after: str = ""
+    backup: str = ""
+    """The verified backup that was taken before."""
     reason: str = ""
 
 
@@ -104,9 +117,16 @@ class Ledger:
         served = [
             entry.release
             for entry in reversed(self.entries())
-            if entry.phase in ("activate", "rollback") and entry.result == "good"
+            if entry.phase in SERVING and entry.result == "good"
         ]
         return list(dict.fromkeys(served))
+
+    def schema_under(self, release_id: str) -> str:
+        """The schema revision that a release served on last, or an empty string."""
+        for entry in reversed(self.entries()):
+            if entry.release == release_id and entry.phase in SERVING and entry.result == "good":
+                return entry.schema_after
+        return ""
 
     def schema(self) -> str:
         """The schema revision that the last migration left, or an empty string."""

@@ -177,11 +177,6 @@ class Project:
             mountpoint.chmod(0o750)
             os.chown(mountpoint, volume.uid, volume.gid)
 
-    def remove_volumes(self, name: str) -> None:
-        """Remove all volumes of the environment `name`. This is where data ends."""
-        for volume in self._client.volume.list(filters={"label": f"{LABEL_NAME}={name}"}):
-            self._do("remove a volume of", volume.remove)
-
     def _clear(self, container: str) -> None:
         if self._client.container.exists(container):
             self._client.container.remove(container, force=True)
@@ -217,12 +212,37 @@ class Project:
 
 def stop_containers(ids: list[str]) -> None:
     """Stop containers of which no Compose file is left."""
+    _by_hand(lambda client: client.container.stop(ids))
+
+
+def remove_containers(ids: list[str]) -> None:
+    """Remove containers of which no Compose file is left, running or not."""
+    if ids:
+        _by_hand(lambda client: client.container.remove(ids, force=True))
+
+
+def remove_everything(name: str) -> None:
+    """Remove all containers, networks and volumes of the environment `name`. This is where data ends."""
+    label = {"label": f"{LABEL_NAME}={name}"}
+
+    def remove(client: DockerClient) -> None:
+        for container in client.container.list(all=True, filters=label):
+            container.remove(force=True)
+        for network in client.network.list(filters=label):
+            network.remove()
+        for volume in client.volume.list(filters=label):
+            volume.remove()
+
+    _by_hand(remove)
+
+
+def _by_hand(act: Callable[[DockerClient], object]) -> None:
     try:
-        DockerClient().container.stop(ids)
+        act(DockerClient())
     except DockerException as error:
         raise SlipwayError(
-            "Containers of a release that is no longer on this host could not be stopped.",
-            "Docker's words are below.",
+            "Docker could not stop or remove what is no longer declared.",
+            "Its words are below.",
             details=error.stderr or "",
         ) from error
 

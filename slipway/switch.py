@@ -23,6 +23,7 @@ from slipway.ledger import Entry
 from slipway.network import addresses, settle
 from slipway.plan import Activation
 from slipway.release import Manifest, instances
+from slipway.schema import Way
 from slipway.store import Store
 from slipway.watch import AccessLog, Prober, Soak, drain, soak
 
@@ -73,14 +74,24 @@ class Switch:
     """One activation of `manifest` on this host, by its plan."""
 
     def __init__(
-        self, manifest: Manifest, plan: Activation, entry: Entry, *, store: Store, edge: Edge, daemon: Daemon
+        self,
+        manifest: Manifest,
+        plan: Activation,
+        entry: Entry,
+        *,
+        store: Store,
+        edge: Edge,
+        daemon: Daemon,
+        way: Way | None = None,
     ) -> None:
+        """`way` moves the schema in a manner that no other release may see: all are stopped before it."""
         self._manifest = manifest
         self._plan = plan
         self._entry = entry
         self._store = store
         self._edge = edge
         self._daemon = daemon
+        self._way = way
         self._site = Site(store, edge)
         self._began = datetime.now(UTC)
 
@@ -88,6 +99,9 @@ class Switch:
         """Make the release serve, or raise :class:`UnhealthyError` with the one before serving again."""
         with self._probed():
             try:
+                if self._way:
+                    with self._timed("migrate"):
+                        self._move_schema(self._way)
                 if self._plan.start:
                     with self._timed("start"):
                         self._start()
@@ -129,6 +143,15 @@ class Switch:
             yield
         finally:
             self._entry.phases[phase] = round(time.monotonic() - began, 3)
+
+    def _move_schema(self, way: Way) -> None:
+        project = self._store.project(self._manifest)
+        settle(self._store.root, self._store.path(self._manifest.id), self._manifest.project, self._daemon)
+        # Made before the old ones stop, so that they are missed for as short as can be.
+        project.create()
+        for old in self._plan.stop:
+            stop_release(self._store, self._daemon, old)
+        way.there()
 
     def _start(self) -> None:
         manifest = self._manifest
@@ -213,6 +236,8 @@ class Switch:
                 self._send_back(manifest)
             with suppress(SlipwayError):
                 failed.stop()
+            if self._way:
+                self._way.back()
             if not running >= set(_containers(manifest, manifest.services)):
                 settle(self._store.root, self._store.path(release_id), manifest.project, self._daemon)
                 self._store.project(manifest).start()

@@ -1,0 +1,319 @@
+"""The database schema of an environment: what is pending, whether the release that serves can live with it, and the
+way there and back, never without a verified backup unless the contract says so.
+
+Everything is done by commands of the application's own image, as its own user (`contract.Migrate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import msgspec
+
+from slipway import safety
+from slipway.backups import Backup, Backups, age, compare
+from slipway.contract import Migrate
+from slipway.errors import CommandError, PreflightError, UnhealthyError
+from slipway.ledger import Entry, Ledger
+from slipway.release import Manifest
+from slipway.store import Store
+
+NONE = "none"
+"""The revision of a database that has no schema yet."""
+
+Verdict = Literal["safe", "unsafe", "unknown"]
+
+
+class Pending(msgspec.Struct, frozen=True, kw_only=True):
+    """What a release would do to the schema of one service."""
+
+    service: str
+    steps: list[str]
+    """Revisions, in the order in which they would be applied."""
+    verdict: Verdict
+    """Whether the release that serves can go on while they are applied, and after."""
+    findings: list[str]
+    """Why not: a sentence each."""
+    embedded: bool
+    """Whether the database is a file that old and new release would share."""
+
+
+class Way(msgspec.Struct, frozen=True):
+    """How the schema is brought to what an older release can run on, and how that is taken back."""
+
+    there: Callable[[], None]
+    back: Callable[[], None]
+
+
+class Schema:
+    """The schema of the environment in `store`."""
+
+    def __init__(self, store: Store, ledger: Ledger) -> None:
+        self._store = store
+        self._ledger = ledger
+        self.backups = Backups(store.folder)
+
+    def plan(self, manifest: Manifest) -> list[Pending]:
+        """What is pending, with nothing changed. Raises :class:`UnhealthyError` when an image cannot tell."""
+        found = []
+        for service, contract in _migrating(manifest):
+            steps = self._lines(manifest, service, contract.plan)
+            if steps:
+                found.append(self._judged(manifest, service, contract, steps))
+        return found
+
+    def _judged(self, manifest: Manifest, service: str, contract: Migrate, steps: list[str]) -> Pending:
+        verdict: Verdict = "unknown"
+        findings = []
+        if contract.sql and contract.dialect:
+            sql = self._run(manifest, service, contract.sql)
+            findings = [finding.sentence for finding in safety.judge(sql, contract.dialect)]
+            verdict = "unsafe" if findings else "safe"
+        embedded = contract.dialect == "sqlite"
+        return Pending(service=service, steps=steps, verdict=verdict, findings=findings, embedded=embedded)
+
+    def refuse(self, manifest: Manifest, pending: list[Pending], *, allow_unsafe: bool) -> None:
+        """Raise :class:`PreflightError` for steps that may not be applied as things are; nothing has been changed."""
+        unsafe = [f"{one.service}: {sentence}" for one in pending for sentence in one.findings]
+        if unsafe and not allow_unsafe:
+            raise PreflightError(
+                f"A pending migration of {manifest.name} is not safe for the release that serves: {unsafe[0]}",
+                "Split it into steps that only add, or accept what it does with allow_unsafe_migrations=true.",
+                details="\n".join(unsafe[1:]),
+            )
+        for one in pending:
+            if _contract(manifest, one.service).backup is None:
+                raise PreflightError(
+                    f"{one.service} has pending migrations, and its contract says no way to back its database up.",
+                    f"State the commands in app_services.{one.service}.migrate.backup, or write backup: none there.",
+                )
+
+    def apply(self, manifest: Manifest, pending: list[Pending], record: Callable[[], Entry], stands: str) -> str:
+        """Back up, verify the backup, and apply what is pending; the answer is the revision that it leads to.
+
+        `record` makes an entry for the ledger, `stands` is the sentence on what serves meanwhile. Raises
+        :class:`UnhealthyError`, which says what state the schema is in.
+        """
+        reached = self._ledger.schema()
+        for one in pending:
+            contract = _contract(manifest, one.service)
+            with self._ledger.phase(record()) as entry:
+                entry.schema_before = self.revision(manifest, one.service)
+                if contract.backup != "none":
+                    entry.backup = self.back_up(manifest, one.service, entry.schema_before).id
+                try:
+                    self._run(manifest, one.service, contract.up)
+                except CommandError as error:
+                    at = entry.schema_after = self._revision_after_failure(manifest, one.service)
+                    raise UnhealthyError(
+                        f"The migration of {manifest.name} failed: {error.what}",
+                        f"{stands} {_where(entry.schema_before, at)} Mend the migration and run the play again.",
+                        details=error.details,
+                    ) from error
+                reached = entry.schema_after = self.revision(manifest, one.service)
+        return reached
+
+    def take_back(self, manifest: Manifest, run: str) -> None:
+        """Restore the backups that `run` took, where the schema has moved since; nothing was written meanwhile."""
+        taken = [entry.backup for entry in self._ledger.entries() if entry.run == run and entry.backup]
+        for backup in self.backups.list():
+            if backup.id in taken and self.revision(manifest, backup.service) != backup.revision:
+                self.restore(manifest, backup.service, backup)
+
+    def note(self, manifest: Manifest, record: Callable[[], Entry]) -> str:
+        """With nothing pending: record where the schema is, should a killed call or somebody by hand have moved it."""
+        known = reached = self._ledger.schema()
+        for service, _ in _migrating(manifest):
+            reached = self.revision(manifest, service)
+        if reached != known:
+            entry = record()
+            entry.schema_after = reached
+            self._ledger.append(entry)
+        return reached
+
+    def revision(self, manifest: Manifest, service: str) -> str:
+        """The revision that the database is at."""
+        lines = self._lines(manifest, service, _contract(manifest, service).status)
+        return lines[-1] if lines else NONE
+
+    def back_up(self, manifest: Manifest, service: str, revision: str) -> Backup:
+        """Take a backup and verify it: restored to a scratch database, opened, counted."""
+        contract = _contract(manifest, service)
+        commands = contract.backup
+        if commands is None or commands == "none":
+            raise PreflightError(
+                f"The contract of {service} says no way to back its database up.",
+                f"State the commands in app_services.{service}.migrate.backup.",
+            )
+        project = self._store.project(manifest)
+        try:
+            return self.backups.take(
+                release=self._store.current() or manifest.id,
+                revision=revision,
+                service=service,
+                create=lambda out: project.run_to(service, commands.create, contract, out),
+                verify=lambda source: _rows(project.run_from(service, commands.verify, contract, source)),
+            )
+        except CommandError as error:
+            raise UnhealthyError(
+                f"The backup of {service} before the migration failed: {error.what}",
+                "Nothing was migrated. Mend what its output tells and run the play again.",
+                details=error.details,
+            ) from error
+
+    # --- the way back ----------------------------------------------------------------------------------------------
+
+    def way_to(self, target: Manifest, newer: Manifest | None, *, confirmed: str, stands: str) -> Way | None:
+        """How the schema comes to what the older release `target` can run on; None where it can as it is.
+
+        `newer` is the release that is left. Raises :class:`PreflightError` where the contract has no way, or where
+        data would be lost and `confirmed` does not name the release.
+        """
+        ways = [
+            self._way(target, newer, service, error, confirmed, stands)
+            for service, error in self._too_far_ahead(target)
+        ]
+        ways = [way for way in ways if way is not None]
+        if not ways:
+            return None
+        return Way(_all([way.there for way in ways]), _all([way.back for way in ways]))
+
+    def _too_far_ahead(self, target: Manifest) -> Iterator[tuple[str, CommandError]]:
+        if (now := self._ledger.schema()) and now == self._ledger.schema_under(target.id):
+            # It has served on this very schema.
+            return
+        project = self._store.project(target)
+        for service, contract in _migrating(target):
+            try:
+                project.run(service, contract.plan, contract)
+            except CommandError as error:
+                yield service, error
+
+    def _way(
+        self, target: Manifest, newer: Manifest | None, service: str, error: CommandError, confirmed: str, stands: str
+    ) -> Way | None:
+        promised = newer.services.get(service) if newer else None
+        contract = promised.migrate if promised else None
+        policy = contract.on_rollback if contract else "refuse"
+        revision = self._ledger.schema_under(target.id)
+        if newer is None or contract is None or policy == "refuse" or (policy != "skip" and not revision):
+            raise PreflightError(
+                f"The release {target.id} cannot run on the database as it is now: {error.what}",
+                f"{stands} Take the migration back with the newer release first, or say in migrate.on_rollback how.",
+                details=error.details,
+            ) from error
+        match policy:
+            case "down":
+                return self._down(newer, service, contract, revision)
+            case "restore":
+                return self._restore(target, newer, service, revision, confirmed)
+            case _:
+                return None
+
+    def _down(self, newer: Manifest, service: str, contract: Migrate, revision: str) -> Way:
+        command = [part.replace("{revision}", revision) for part in contract.down]
+        return Way(lambda: self._command(newer, service, command), lambda: self._command(newer, service, contract.up))
+
+    def _restore(self, target: Manifest, newer: Manifest, service: str, revision: str, confirmed: str) -> Way:
+        backup = self.backups.find(service, revision)
+        if backup is None:
+            raise PreflightError(
+                f"There is no backup of {service} from when its schema was at {revision}.",
+                "Go back by another way: migrate.on_rollback of the release that serves names it.",
+            )
+        now = self.count(newer, service)
+        lost = [f"{table}: {then} rows then, {today} now" for table, then, today in compare(backup.rows, now)]
+        if confirmed != target.id:
+            raise PreflightError(
+                f"Going back to {target.id} restores the backup {backup.id}, which is {age(backup)} old; "
+                "what was written since is lost.",
+                f"To go on, run it again with confirm_data_loss={target.id}.",
+                details="\n".join(lost) or "The number of rows is the same in every table.",
+            )
+        kept = self.back_up(newer, service, self._ledger.schema())
+        return Way(lambda: self.restore(newer, service, backup), lambda: self.restore(newer, service, kept))
+
+    def count(self, manifest: Manifest, service: str) -> dict[str, int]:
+        """Rows of each table of the live database."""
+        commands = _contract(manifest, service).backup
+        if commands is None or commands == "none":
+            return {}
+        return _rows(self._run(manifest, service, commands.count))
+
+    def restore(self, manifest: Manifest, service: str, backup: Backup) -> None:
+        """Put a backup in the place of the live database, which nothing may use meanwhile."""
+        contract = _contract(manifest, service)
+        commands = contract.backup
+        assert commands is not None  # noqa: S101 - it was taken by these commands
+        assert commands != "none"  # noqa: S101
+        with self.backups.open(backup) as source:
+            self._store.project(manifest).run_from(service, commands.restore, contract, source)
+
+    # --- how -------------------------------------------------------------------------------------------------------
+
+    def _command(self, manifest: Manifest, service: str, command: list[str]) -> None:
+        try:
+            self._run(manifest, service, command)
+        except CommandError as error:
+            raise UnhealthyError(
+                f"The schema of {service} could not be moved: {error.what}",
+                "Mend what its output tells.",
+                details=error.details,
+            ) from error
+
+    def _run(self, manifest: Manifest, service: str, command: list[str]) -> str:
+        return self._store.project(manifest).run(service, command, _contract(manifest, service))
+
+    def _lines(self, manifest: Manifest, service: str, command: list[str]) -> list[str]:
+        try:
+            said = self._run(manifest, service, command)
+        except CommandError as error:
+            raise UnhealthyError(
+                f"{service} could not tell where its schema is: {error.what}",
+                "Nothing was migrated. Mend what its output tells and run the play again.",
+                details=error.details,
+            ) from error
+        return [line.strip() for line in said.splitlines() if line.strip()]
+
+    def _revision_after_failure(self, manifest: Manifest, service: str) -> str:
+        try:
+            return self.revision(manifest, service)
+        except UnhealthyError:
+            return ""
+
+
+def _all(acts: list[Callable[[], None]]) -> Callable[[], None]:
+    def act() -> None:
+        for one in acts:
+            one()
+
+    return act
+
+
+def _where(before: str, now: str) -> str:
+    if not now:
+        return f"The schema was at {before} before, and where it is now could not be found out."
+    return f"The schema is at {now} as before." if now == before else f"The schema was at {before} and is at {now} now."
+
+
+def _rows(text: str) -> dict[str, int]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, int])
+    except msgspec.MsgspecError as error:
+        raise CommandError(
+            "It did not print a JSON object of tables and their number of rows.",
+            "Compare the commands of migrate.backup with docs/configure.md.",
+        ) from error
+
+
+def _migrating(manifest: Manifest) -> Iterator[tuple[str, Migrate]]:
+    for name, spec in manifest.services.items():
+        if spec.migrate is not None:
+            yield name, spec.migrate
+
+
+def _contract(manifest: Manifest, service: str) -> Migrate:
+    contract = manifest.services[service].migrate
+    assert contract is not None  # noqa: S101 - callers choose services that have one
+    return contract
