@@ -106,7 +106,8 @@ class Environment:
             "publish": self.port,
             "env": env or {},
             "stop_grace_period": 2,
-            "resources": {"memory": "64m", "pids": 32},
+            # A thread for each connection, and a load test holds many.
+            "resources": {"memory": "64m", "pids": 200},
             "config_files": [{"path": "/app/config/app.json", "content": content, "gid": 1001}],
             "health": {
                 "path": "/",
@@ -115,7 +116,12 @@ class Environment:
                 "interval": 0.1,
                 "start_period": 20,
             },
-            "migrate": {"up": ["migrate", "up"], "plan": ["migrate", "plan"], "status": ["migrate", "status"]},
+            "migrate": {
+                **{verb: ["migrate", verb] for verb in ("up", "plan", "status", "sql")},
+                "dialect": "sqlite",
+                "down": ["migrate", "down", "{revision}"],
+                "backup": {verb: ["backup", verb] for verb in ("create", "verify", "count", "restore")},
+            },
             "volumes": {"data": {"path": "/app/data", "uid": 1001, "gid": 1001}},
         }
         return {"app": {**app, **change}}

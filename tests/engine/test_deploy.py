@@ -76,7 +76,7 @@ def test_a_container_runs_locked_down(serving: Environment) -> None:
     assert host["CapDrop"] == ["ALL"]
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
     assert host["ReadonlyRootfs"]
-    assert (host["Memory"], host["PidsLimit"], host["NanoCpus"]) == (64 * 1024**2, 32, 10**9)
+    assert (host["Memory"], host["PidsLimit"], host["NanoCpus"]) == (64 * 1024**2, 200, 10**9)
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
     assert host["LogConfig"]["Config"] == {"max-file": "3", "max-size": "10m"}
     assert host["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(serving.port)}]}
