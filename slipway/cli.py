@@ -1,6 +1,6 @@
 """The `slipway` program: what an operator types on a host, and what Ansible's modules call.
 
-People use `status`, `history`, `logs` and `rollback`. The other verbs take one JSON request on stdin and answer
+People use `status`, `history`, `logs`, `rollback`, `maintenance` and `lease`. The other verbs take one JSON request on stdin and answer
 with one JSON object (`slipway.protocol`); they are the same code paths.
 """
 
@@ -13,30 +13,52 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
 
 from slipway import __version__, protocol
-from slipway.deploy import Deploy, ReleaseRequest, StageRequest
+from slipway.deploy import Deploy, Run
 from slipway.display import history_text, status_text
+from slipway.edge import Maintenance
 from slipway.errors import Exit, SlipwayError, UsageError
+from slipway.network import POOL
 from slipway.preflight import PreflightRequest, preflight
+from slipway.prune import KEEP
+from slipway.release import Release
 from slipway.status import NameRequest, history, status
 from slipway.store import ROOT, Store, only_environment
+from slipway.watch import Soak
 
 Handler = Callable[[bytes, Path], dict[str, Any]]
 """Takes the request as it came and the folder of all environments, and gives the fields of the answer."""
 
 
-class EnvironmentRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class StageRequest(Run):
+    """Bring a release to the host."""
+
+    release: Release
+    pool: str = POOL
+    allow_unsafe: bool = False
+
+
+class ReleaseRequest(Run):
+    """Do something with a release that is on the host."""
+
+    name: str
+    release: str = ""
+    allow_unsafe: bool = False
+    migrate: bool = False
+    terms: Soak = Soak()
+    keep: int = KEEP
+
+
+class EnvironmentRequest(Run):
     """Stop or destroy an environment."""
 
     name: str
-    run: str
-    by: str
-    check: bool = False
 
 
 def _preflight(data: bytes, root: Path) -> dict[str, Any]:
@@ -45,15 +67,14 @@ def _preflight(data: bytes, root: Path) -> dict[str, Any]:
 
 def _stage(data: bytes, root: Path) -> dict[str, Any]:
     request = protocol.decode_request(data, StageRequest)
-    name = request.release.manifest.name
-    return Deploy(name, run=request.run, by=request.by, check=request.check, root=root).stage(request.release)
+    deploy = Deploy(Store(request.release.manifest.name, root), request)
+    return deploy.stage(request.release, pool=request.pool, allow_unsafe=request.allow_unsafe)
 
 
-def _on_release(act: Callable[[Deploy, str], dict[str, Any]]) -> Handler:
+def _on_release(act: Callable[[Deploy, ReleaseRequest], dict[str, Any]]) -> Handler:
     def handle(data: bytes, root: Path) -> dict[str, Any]:
         request = protocol.decode_request(data, ReleaseRequest)
-        deploy = Deploy(request.name, run=request.run, by=request.by, check=request.check, root=root)
-        return act(deploy, request.release)
+        return act(Deploy(Store(request.name, root), request), request)
 
     return handle
 
@@ -61,7 +82,7 @@ def _on_release(act: Callable[[Deploy, str], dict[str, Any]]) -> Handler:
 def _on_environment(act: Callable[[Deploy], dict[str, Any]]) -> Handler:
     def handle(data: bytes, root: Path) -> dict[str, Any]:
         request = protocol.decode_request(data, EnvironmentRequest)
-        return act(Deploy(request.name, run=request.run, by=request.by, check=request.check, root=root))
+        return act(Deploy(Store(request.name, root), request))
 
     return handle
 
@@ -86,9 +107,9 @@ def _stack(data: bytes, root: Path) -> dict[str, Any]:
 HANDLERS: dict[str, Handler] = {
     "preflight": _preflight,
     "stage": _stage,
-    "migrate": _on_release(Deploy.migrate),
-    "activate": _on_release(Deploy.activate),
-    "verify": _on_release(Deploy.verify),
+    "migrate": _on_release(lambda deploy, on: deploy.migrate(on.release, allow_unsafe=on.allow_unsafe)),
+    "activate": _on_release(lambda deploy, on: deploy.activate(on.release, terms=on.terms, migrate=on.migrate)),
+    "verify": _on_release(lambda deploy, on: deploy.verify(on.release, keep=on.keep)),
     "stop": _on_environment(Deploy.stop),
     "destroy": _on_environment(Deploy.destroy),
     "report": _report,
@@ -120,6 +141,16 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--name", "-n", help="the environment (default: the only one on this host)")
         return sub
 
+    def changing(verb: str, text: str) -> argparse.ArgumentParser:
+        sub = people(verb, text)
+        sub.add_argument("--json", action="store_true", help="print JSON")
+        sub.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait for another run to end")
+        # What a playbook says of itself.
+        sub.add_argument("--run", default=uuid.uuid4().hex[:12], help=argparse.SUPPRESS)
+        sub.add_argument("--by", default="", help=argparse.SUPPRESS)
+        sub.add_argument("--check", action="store_true", help="say what would be done, and do nothing")
+        return sub
+
     sub = people("status", "how the environment stands; exit 2 when it is not healthy")
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub = people("history", "what happened, oldest first")
@@ -129,9 +160,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("-f", "--follow", action="store_true", help="go on printing")
     sub.add_argument("--since", metavar="WHEN", help="only from then on: 10m, 2h, or a time in ISO 8601")
     sub.add_argument("service", nargs="?", help="one service (default: all)")
-    sub = people("rollback", "go back to the release before, or to a named one")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-    sub.add_argument("release", nargs="?", help="a release that served before; its first digits are enough")
+    sub = changing("rollback", "go back to the release before, or to a named one")
+    sub.add_argument("--soak", type=float, default=0.0, metavar="SECONDS", help="watch it for so long once it serves")
+    sub.add_argument(
+        "--confirm-data-loss", default="", metavar="RELEASE", help="restore the backup from before its migration"
+    )
+    sub.add_argument("release", nargs="?", default="", help="a release that served before; its first digits are enough")
+    sub = changing("maintenance", "answer users with 503 and a page, or let the release answer them again")
+    sub.add_argument("--reason", default="", help="for the ledger")
+    sub.add_argument("--retry-after", type=int, default=300, metavar="SECONDS", help="what clients are told")
+    sub.add_argument("wanted", choices=["on", "off"])
+    sub = changing("lease", "who is deploying; --break takes the lease away from a run that will not end")
+    sub.add_argument("--break", dest="broken", action="store_true", help="needs a --reason")
+    sub.add_argument("--reason", default="", help="for the ledger")
 
     for verb in HANDLERS:
         sub = verbs.add_parser(verb, help=f"for Ansible: {verb}, as JSON from stdin")
@@ -160,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _call(options: argparse.Namespace) -> int:
     _need_root()
-    if options.verb in HANDLERS or options.verb == "rollback":
+    if options.verb in HANDLERS or options.verb in ("rollback", "maintenance"):
         # A connection that is lost, or Ctrl-C, half-way through a switch must not leave it half-way.
         for number in (signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -188,14 +229,65 @@ def _people(options: argparse.Namespace) -> int:
         case "logs":
             _logs(name, options)
         case "rollback":
-            operator = os.environ.get("SUDO_USER") or getpass.getuser()
-            deploy = Deploy(name, run=uuid.uuid4().hex[:12], by=operator, root=options.root)
-            answer = deploy.rollback(options.release)
-            if options.json:
-                protocol.answer(**answer)
-            else:
-                _say(f"{name} serves {answer['release']} again (before: {answer['previous']}).")
+            answer = _deploy(name, options).rollback(
+                options.release, terms=Soak(seconds=options.soak), confirmed=options.confirm_data_loss
+            )
+            verb = "would serve" if options.check else "serves"
+            _tell(options, answer, f"{name} {verb} {answer['release']} again (before: {answer['previous']}).")
+        case "maintenance":
+            _maintenance(name, options)
+        case "lease":
+            _lease(name, options)
     return Exit.OK
+
+
+def _deploy(name: str, options: argparse.Namespace) -> Deploy:
+    by = options.by or os.environ.get("SUDO_USER") or getpass.getuser()
+    run = Run(run=options.run, by=by, wait=options.wait, check=options.check)
+    return Deploy(Store(name, options.root), run)
+
+
+def _tell(options: argparse.Namespace, answer: dict[str, Any], sentence: str) -> None:
+    if options.json:
+        protocol.answer(**answer)
+    else:
+        _say(sentence)
+
+
+def _maintenance(name: str, options: argparse.Namespace) -> None:
+    deploy = _deploy(name, options)
+    wanted = Maintenance(
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        by=options.by or getpass.getuser(),
+        reason=options.reason,
+        retry_after=options.retry_after,
+    )
+    answer = deploy.maintenance(wanted if options.wanted == "on" else None)
+    done = "answers 503 now, its health apart" if options.wanted == "on" else "answers again"
+    already = "" if answer["changed"] else " already"
+    _tell(options, answer, f"{name}{already} {done}.")
+
+
+def _lease(name: str, options: argparse.Namespace) -> None:
+    if options.broken and not options.reason:
+        raise UsageError("Whoever breaks a lease says why.", "Add --reason.")
+    deploy = _deploy(name, options)
+    lease = deploy.break_lease(options.reason) if options.broken else deploy.leases.read()
+    fields = msgspec.to_builtins(lease)
+    holder = f"{lease.by} (run {lease.run}, number {lease.fence}, last seen doing {lease.what})"
+    if not lease.run:
+        sentence = f"Nobody is deploying {name}."
+    elif options.broken:
+        sentence = f"The lease on {name} was taken from {holder}."
+    elif lease.over:
+        sentence = f"{holder} was cut off. The next run finishes or undoes what it left."
+    else:
+        sentence = f"{holder} is deploying {name}, and has the lease until {_clock(lease.expires)} UTC at least."
+    _tell(options, {"changed": options.broken and bool(lease.run), "lease": fields}, sentence)
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")[:19]
 
 
 def _logs(name: str, options: argparse.Namespace) -> None:

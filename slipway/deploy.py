@@ -30,7 +30,7 @@ from slipway.switch import MAINTENANCE_FILE, Site, Switch, gate_of, stop_release
 from slipway.watch import Soak
 
 
-class Run(msgspec.Struct, kw_only=True, frozen=True):
+class Run(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Which run a call belongs to."""
 
     run: str
@@ -328,14 +328,17 @@ class Deploy:
             raise PreflightError(
                 f"No release of {self.store.name} has served yet.", "Deploy one: playbooks/deploy.yml."
             )
+        manifest = self.store.manifest(current)
         path = self.store.folder / MAINTENANCE_FILE
-        changed = path.exists() != bool(wanted)
+        changed = path.exists() != bool(wanted) or not self._site.says(manifest)
         if not changed or self._run.check:
             return {"changed": changed}
-        manifest = self.store.manifest(current)
+        self._need_edge(manifest)
         with self._hold("maintenance"):
             if wanted:
-                path.write_bytes(msgspec.json.encode(wanted))
+                beside = path.with_name(f".{MAINTENANCE_FILE}")
+                beside.write_bytes(msgspec.json.encode(wanted))
+                beside.replace(path)
             else:
                 path.unlink(missing_ok=True)
             self._site.send(manifest)
@@ -406,9 +409,7 @@ class Deploy:
 
     def _plan(self, manifest: Manifest) -> Activation:
         containers = {one.name for one in instances(manifest.services)}
-        return plan_activation(
-            manifest.id, containers=containers, routed=self._site.says(manifest), have=self._have()
-        )
+        return plan_activation(manifest.id, containers=containers, routed=self._site.says(manifest), have=self._have())
 
     def _have(self) -> Have:
         running = {release: {one.service for one in found} for release, found in self._running().items()}

@@ -115,9 +115,7 @@ class Ledger:
     def good_releases(self) -> list[str]:
         """Ids of the releases that passed their gate and were switched to, newest first, each once."""
         served = [
-            entry.release
-            for entry in reversed(self.entries())
-            if entry.phase in SERVING and entry.result == "good"
+            entry.release for entry in reversed(self.entries()) if entry.phase in SERVING and entry.result == "good"
         ]
         return list(dict.fromkeys(served))
 

@@ -170,11 +170,25 @@ class Schema:
         `newer` is the release that is left. Raises :class:`PreflightError` where the contract has no way, or where
         data would be lost and `confirmed` does not name the release.
         """
-        ways = [
-            self._way(target, newer, service, error, confirmed, stands)
-            for service, error in self._too_far_ahead(target)
-        ]
-        ways = [way for way in ways if way is not None]
+        ways = []
+        for service, error in self._too_far_ahead(target):
+            promised = newer.services.get(service) if newer else None
+            policy = promised.migrate.on_rollback if promised and promised.migrate else "refuse"
+            revision = self._ledger.schema_under(target.id)
+            match policy:
+                case "down" if newer and revision:
+                    ways.append(self._down(newer, service, revision))
+                case "restore" if newer and revision:
+                    ways.append(self._restore(target, newer, service, revision, confirmed))
+                case "skip":
+                    pass
+                case _:
+                    raise PreflightError(
+                        f"The release {target.id} cannot run on the database as it is now: {error.what}",
+                        f"{stands} Take the migration back with the newer release first, "
+                        "or say in migrate.on_rollback how.",
+                        details=error.details,
+                    ) from error
         if not ways:
             return None
         return Way(_all([way.there for way in ways]), _all([way.back for way in ways]))
@@ -190,28 +204,8 @@ class Schema:
             except CommandError as error:
                 yield service, error
 
-    def _way(
-        self, target: Manifest, newer: Manifest | None, service: str, error: CommandError, confirmed: str, stands: str
-    ) -> Way | None:
-        promised = newer.services.get(service) if newer else None
-        contract = promised.migrate if promised else None
-        policy = contract.on_rollback if contract else "refuse"
-        revision = self._ledger.schema_under(target.id)
-        if newer is None or contract is None or policy == "refuse" or (policy != "skip" and not revision):
-            raise PreflightError(
-                f"The release {target.id} cannot run on the database as it is now: {error.what}",
-                f"{stands} Take the migration back with the newer release first, or say in migrate.on_rollback how.",
-                details=error.details,
-            ) from error
-        match policy:
-            case "down":
-                return self._down(newer, service, contract, revision)
-            case "restore":
-                return self._restore(target, newer, service, revision, confirmed)
-            case _:
-                return None
-
-    def _down(self, newer: Manifest, service: str, contract: Migrate, revision: str) -> Way:
+    def _down(self, newer: Manifest, service: str, revision: str) -> Way:
+        contract = _contract(newer, service)
         command = [part.replace("{revision}", revision) for part in contract.down]
         return Way(lambda: self._command(newer, service, command), lambda: self._command(newer, service, contract.up))
 

@@ -184,8 +184,9 @@ class Switch:
         gate = self._gate(self._manifest)
 
         def complaint() -> str:
-            restarted = [name for name, found in gate.containers().items() if found.restarts or found.state != "running"]
-            return f"{restarted[0]} died" if restarted else log.complaint(terms)
+            found = gate.containers().items()
+            died = [name for name, container in found if container.restarts or container.state != "running"]
+            return f"{died[0]} died" if died else log.complaint(terms)
 
         if terms.seconds and (wrong := soak(switched + terms.seconds, complaint)):
             raise UnhealthyError(f"It did not bear up once traffic had moved: {wrong}.", "")
