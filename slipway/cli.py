@@ -1,7 +1,7 @@
 """The `slipway` program: what an operator types on a host, and what Ansible's modules call.
 
-People use `status`, `history`, `logs`, `rollback`, `maintenance` and `lease`. The other verbs take one JSON request on stdin and answer
-with one JSON object (`slipway.protocol`); they are the same code paths.
+People use `status`, `history`, `logs`, `rollback`, `maintenance` and `lease`. The other verbs take one JSON request
+on stdin and answer with one JSON object (`slipway.protocol`); they are the same code paths.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("release", nargs="?", default="", help="a release that served before; its first digits are enough")
     sub = changing("maintenance", "answer users with 503 and a page, or let the release answer them again")
-    sub.add_argument("--reason", default="", help="for the ledger")
+    sub.add_argument("--reason", default="", help="what users read on the page")
     sub.add_argument("--retry-after", type=int, default=300, metavar="SECONDS", help="what clients are told")
     sub.add_argument("wanted", choices=["on", "off"])
     sub = changing("lease", "who is deploying; --break takes the lease away from a run that will not end")

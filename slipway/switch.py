@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from slipway.daemon import Daemon
-from slipway.edge import Edge, Maintenance, site
+from slipway.edge import Edge, Maintenance, certificates, site
 from slipway.errors import SlipwayError, UnhealthyError
 from slipway.gate import Gate
 from slipway.ledger import Entry
@@ -66,8 +66,7 @@ class Site:
         if not text:
             self._edge.remove(manifest.name)
             return
-        folder = self._store.path(manifest.id) / "edge"
-        self._edge.apply(manifest.name, text, {path.name: path.read_bytes() for path in folder.glob("*")})
+        self._edge.apply(manifest.name, text, certificates(self._store.path(manifest.id)))
 
 
 class Switch:

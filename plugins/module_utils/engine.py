@@ -17,8 +17,10 @@ PROTOCOL = 1
 USAGE = 64
 
 
-def call(module: AnsibleModule, verb: str, *, bare_is_fine: bool = False, **request: object) -> dict[str, object]:
-    """Run `slipway <verb> --json` with the request on stdin and return its answer.
+def call(
+    module: AnsibleModule, verb: str, *arguments: str, bare_is_fine: bool = False, **request: object
+) -> dict[str, object]:
+    """Run `slipway <verb> --json` with the request on stdin, or with arguments as people give them; return its answer.
 
     A host without an engine is an error, except in check mode: there the engine would have been installed by the
     tasks before, so the answer says that nothing more can be foretold. `bare_is_fine` is for stopping and
@@ -33,7 +35,9 @@ def call(module: AnsibleModule, verb: str, *, bare_is_fine: bool = False, **requ
             )
         module.fail_json(msg=f"There is no engine at {ENGINE}. Run playbooks/provision.yml for this host.")
     payload = json.dumps({"protocol": PROTOCOL, "check": module.check_mode, **request})
-    code, out, err = module.run_command([ENGINE, verb, "--json"], data=payload, binary_data=True)
+    if arguments and module.check_mode:
+        arguments = ("--check", *arguments)
+    code, out, err = module.run_command([ENGINE, verb, "--json", *arguments], data=payload, binary_data=True)
     try:
         answer = json.loads(out)
     except ValueError:

@@ -32,6 +32,36 @@ options:
   contents:
     description: File to its text, for I(state=staged). They may hold secrets, so they are never logged.
     type: dict
+  fence:
+    description: The number that I(state=staged) gave this run; another run may have taken over since.
+    type: int
+  wait:
+    description: Seconds to wait for another run to end.
+    type: float
+    default: 0
+  pool:
+    description: The range that releases have their subnets from, for I(state=staged).
+    type: str
+    default: 10.207.0.0/16
+  allow_unsafe:
+    description: Apply steps that the release that serves may not survive, for I(state=staged) and C(migrated).
+    type: bool
+    default: false
+  migrate:
+    description: Migrate with the old release stopped, for I(state=active), where I(state=migrated) said C(deferred).
+    type: bool
+    default: false
+  soak:
+    description: How the release is watched once it serves, for I(state=active).
+    type: dict
+    default: {}
+    suboptions:
+      seconds: {description: For how long., type: float, default: 0}
+      max_error_percent: {description: Share of answers that may be server errors., type: float, default: 5}
+  keep:
+    description: How many good releases stay on the host, for I(state=verified).
+    type: int
+    default: 5
   run:
     description: Id of this run of the playbook; the ledger groups its entries by it.
     type: str
@@ -41,8 +71,8 @@ options:
     type: str
     required: true
 attributes:
-  check_mode: {support: full, description: Says what would be pulled, migrated, stopped and started.}
-  diff_mode: {support: none, description: A release is immutable; a change is a new release with another id.}
+  check_mode: {support: full, description: Says what would be pulled, migrated, started and stopped.}
+  diff_mode: {support: full, description: Of the files against those of the release that serves, secrets masked.}
   idempotent: {support: full, description: A release that is already in the wanted state is left alone.}
 """
 
@@ -68,11 +98,27 @@ serves:
 status:
   description: How it stands, as the module slipway_status says it.
   type: dict
-  returned: when I(state=staged) and it serves already
+  returned: when I(state=verified), or when I(state=staged) and it serves already
+fence:
+  description: The fencing number of this run's lease.
+  type: int
+  returned: when I(state=staged)
 pending:
-  description: Revisions that were applied (in check mode, that would be).
+  description: What I(state=migrated) would apply, per service, with the verdict on it; then, the revisions applied.
   type: list
+  returned: when I(state=staged) or C(migrated)
+deferred:
+  description: Whether I(state=active) has to migrate, with the old release stopped.
+  type: bool
   returned: when I(state=migrated)
+unavailable_ms:
+  description: For how long clients of the edge were not served, at a resolution of 50 ms.
+  type: int
+  returned: when I(state=active)
+removed:
+  description: Releases that were forgotten.
+  type: list
+  returned: when I(state=verified)
 schema:
   description: The revision that the database is at.
   type: str
@@ -100,7 +146,21 @@ VERBS = {
 }
 
 
+ON_RELEASE = ("migrated", "active", "verified")
+TAKES = {
+    "staged": {"pool": "pool", "allow_unsafe": "allow_unsafe"},
+    "migrated": {"allow_unsafe": "allow_unsafe"},
+    "active": {"migrate": "migrate", "soak": "terms"},
+    "verified": {"keep": "keep"},
+}
+"""Options that go with a state, and what the engine calls them."""
+
+
 def main() -> None:
+    soak = {
+        "seconds": {"type": "float", "default": 0},
+        "max_error_percent": {"type": "float", "default": 5},
+    }
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "required": True, "choices": list(VERBS)},
@@ -108,28 +168,32 @@ def main() -> None:
             "id": {"type": "str"},
             "release": {"type": "dict"},
             "contents": {"type": "dict", "no_log": True},
+            "fence": {"type": "int"},
+            "wait": {"type": "float", "default": 0},
+            "pool": {"type": "str", "default": "10.207.0.0/16"},
+            "allow_unsafe": {"type": "bool", "default": False},
+            "migrate": {"type": "bool", "default": False},
+            "soak": {"type": "dict", "default": {}, "options": soak},
+            "keep": {"type": "int", "default": 5},
             "run": {"type": "str", "required": True},
             "by": {"type": "str", "required": True},
         },
-        required_if=[
-            ("state", "staged", ["release", "contents"]),
-            ("state", "migrated", ["id"]),
-            ("state", "active", ["id"]),
-            ("state", "verified", ["id"]),
-        ],
+        required_if=[("state", "staged", ["release", "contents"]), *(("state", state, ["id"]) for state in ON_RELEASE)],
         supports_check_mode=True,
     )
     given = module.params
-    request = {"run": given["run"], "by": given["by"]}
-    if given["state"] == "staged":
+    state = given["state"]
+    request = {field: given[field] for field in ("run", "by", "fence", "wait")}
+    request.update({name: given[option] for option, name in TAKES.get(state, {}).items()})
+    if state == "staged":
         files = [{**file, "content": given["contents"][file["path"]]} for file in given["release"]["files"]]
         request["release"] = {**given["release"], "files": files}
     else:
         request["name"] = given["name"]
-    if given["state"] in ("migrated", "active", "verified"):
+    if state in ON_RELEASE:
         request["release"] = given["id"]
-    bare_is_fine = given["state"] in ("stopped", "absent")
-    module.exit_json(**call(module, VERBS[given["state"]], bare_is_fine=bare_is_fine, **request))
+    bare_is_fine = state in ("stopped", "absent")
+    module.exit_json(**call(module, VERBS[state], bare_is_fine=bare_is_fine, **request))
 
 
 if __name__ == "__main__":

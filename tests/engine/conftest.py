@@ -19,11 +19,14 @@ from typing import Any
 import pytest
 import yaml
 
+from slipway.edge import Edge
 from slipway.ledger import Entry, Ledger
 from slipway.protocol import PROTOCOL
 from slipway.render import finish, render
 
 KIT = Path(__file__).parents[2]
+EDGE = Path("/srv/slipway/edge")
+"""The edge of this machine. Environments under another root share it."""
 REGISTRY = "127.0.0.1:5000"
 BACKEND = f"{REGISTRY}/slipway/backend"
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
@@ -149,14 +152,22 @@ class Environment:
         services = self.services(version, **change)
         return self.release(services, self.preflight(services)["digests"])
 
-    def deploy(self, version: str, **change: Any) -> Deployed:
+    def deploy(self, version: str, *, soak: float = 0, keep: int = 5, unsafe: bool = False, **change: Any) -> Deployed:
+        """As the role `release` does it."""
         release = self.prepare(version, **change)
         release_id = release["manifest"]["id"]
-        run = {"run": f"run-{time.monotonic_ns()}", "by": "alice"}
-        changed = [self.ask("stage", release=release, **run)["changed"]]
-        named = {"name": self.name, "release": release_id, **run}
-        changed += [self.ask(verb, **named)["changed"] for verb in ("migrate", "activate", "verify")]
-        return Deployed(release_id, changed)
+        run: dict[str, Any] = {"run": f"run-{time.monotonic_ns()}", "by": "alice"}
+        staged = self.ask("stage", release=release, allow_unsafe=unsafe, **run)
+        if staged["serves"]:
+            return Deployed(release_id, {"stage": staged})
+        answers = {"stage": staged}
+        run.update(name=self.name, release=release_id, fence=staged["fence"])
+        if staged["pending"]:
+            answers["migrate"] = self.ask("migrate", allow_unsafe=unsafe, **run)
+        deferred = answers.get("migrate", {}).get("deferred", False)
+        answers["activate"] = self.ask("activate", migrate=deferred, terms={"seconds": soak}, **run)
+        answers["verify"] = self.ask("verify", keep=keep, **run)
+        return Deployed(release_id, answers)
 
     def version(self) -> str:
         found: str = get(self.port)["version"]
@@ -203,6 +214,7 @@ class Environment:
 
     def clear(self) -> None:
         """Remove whatever is left, also where the engine could not."""
+        Edge(self.root).remove(self.name)
         label = f"label=org.slipway.name={self.name}"
         for container in docker("ps", "--all", "--quiet", "--filter", label).split():
             docker("rm", "--force", container, check=False)
@@ -217,10 +229,15 @@ class Environment:
 class Deployed:
     """A deploy that went through."""
 
-    def __init__(self, release: str, changed: list[bool]) -> None:
+    def __init__(self, release: str, answers: dict[str, dict[str, Any]]) -> None:
         self.id = release
-        self.changed = changed
-        """Whether stage, migrate, activate and verify changed something."""
+        self.answers = answers
+        """Verb -> what the engine answered; a verb with nothing to do was not called."""
+
+    @property
+    def changed(self) -> list[str]:
+        """The verbs that changed something."""
+        return [verb for verb, answer in self.answers.items() if answer["changed"]]
 
 
 class Poller:
@@ -305,6 +322,9 @@ def make_environment(images: None, tmp_path_factory: pytest.TempPathFactory) -> 
     """Makes environments, each with a name and a port of its own, and removes them all."""
     made: list[Environment] = []
     root = tmp_path_factory.mktemp("srv")
+    if not (EDGE / "Caddyfile").exists():
+        pytest.fail("There is no edge on this machine. Run playbooks/edge.yml first.")
+    (root / "edge").symlink_to(EDGE)
 
     def make() -> Environment:
         made.append(Environment(f"{PREFIX}{len(made)}", root, free_port()))

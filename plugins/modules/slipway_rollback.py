@@ -1,0 +1,96 @@
+#!/usr/bin/python
+"""Thin front to `slipway rollback`."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: slipway_rollback
+short_description: Have an older release serve again, with its own configuration
+description:
+  - Goes back to the release before or to a named one, by the same way as a deploy. It starts beside the one that serves,
+    passes its gate, gets the traffic.
+  - Refused where the schema is ahead of what it can run on, unless the contract's C(migrate.on_rollback) says how.
+author: Slipway
+options:
+  name:
+    description: The environment's C(slipway_name).
+    type: str
+    required: true
+  release:
+    description: A release that served before; its first digits are enough. Empty is the one before.
+    type: str
+    default: ""
+  confirm_data_loss:
+    description: The release for which a backup may be restored; what was written since is lost.
+    type: str
+    default: ""
+  soak_seconds:
+    description: How long it is watched once it serves.
+    type: float
+    default: 0
+  wait:
+    description: Seconds to wait for another run to end.
+    type: float
+    default: 0
+  run:
+    description: Id of this run of the playbook, for the ledger.
+    type: str
+    required: true
+  by:
+    description: Who runs it, for the ledger.
+    type: str
+    required: true
+attributes:
+  check_mode: {support: full, description: Says which release would serve.}
+  diff_mode: {support: none, description: A release is immutable.}
+  idempotent: {support: none, description: Each time it goes one release further back, unless one is named.}
+"""
+
+EXAMPLES = r"""
+- name: Go back
+  slipway_rollback:
+    name: shop-production
+    run: 20250101T120000
+    by: alice
+"""
+
+RETURN = r"""
+release:
+  description: The release that serves now.
+  type: str
+  returned: always
+previous:
+  description: The release that served before.
+  type: str
+  returned: always
+unavailable_ms:
+  description: For how long clients of the edge were not served, at a resolution of 50 ms.
+  type: int
+  returned: when it changed something
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.engine import call
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "release": {"type": "str", "default": ""},
+            "confirm_data_loss": {"type": "str", "default": ""},
+            "soak_seconds": {"type": "float", "default": 0},
+            "wait": {"type": "float", "default": 0},
+            "run": {"type": "str", "required": True},
+            "by": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    arguments = [f"--name={given['name']}", f"--run={given['run']}", f"--by={given['by']}", f"--wait={given['wait']}"]
+    arguments += [f"--soak={given['soak_seconds']}", f"--confirm-data-loss={given['confirm_data_loss']}"]
+    module.exit_json(**call(module, "rollback", *arguments, "--", given["release"]))
+
+
+if __name__ == "__main__":
+    main()
