@@ -95,8 +95,6 @@ class Route(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tru
     hsts: float = 31536000.0
     """Seconds that browsers insist on HTTPS; 0 does not say it."""
     max_body: str = "16MB"
-    read_timeout: float = 60.0
-    """Seconds that a client may take to send a request."""
     answer_timeout: float = 60.0
     """Seconds until the application has begun its answer."""
     patience: float = 5.0

@@ -61,7 +61,9 @@ class Container(msgspec.Struct, kw_only=True, frozen=True):
         return self.labels.get(LABEL_ONE_OFF) == "True"
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over the Unix socket at `path`."""
+
     def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
@@ -169,7 +171,7 @@ class Daemon:
         return self._wanted(path, status, body)
 
     def _request(self, path: str, timeout: float = 20.0) -> tuple[int, Any]:
-        connection = _UnixConnection(self._path, timeout)
+        connection = UnixConnection(self._path, timeout)
         try:
             connection.request("GET", API + path)
             response = connection.getresponse()

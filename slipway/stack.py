@@ -4,20 +4,19 @@
         compose.yml             and whatever it mounts
 
 A stack has no releases: its files are replaced in place, after Compose has read them, and its containers are
-replaced only where something differs. What differs is found by looking, not by remembering, so a call that was
-cut off half-way is finished by the next one.
+replaced only where something differs; a main file that is declared as reloaded replaces none. What differs is
+found by looking, not by remembering, so a call that was cut off half-way is finished by the next one.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +27,7 @@ import msgspec
 from slipway.daemon import LABEL_PROJECT, LABEL_SERVICE, Daemon
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError, UsageError
 from slipway.release import COMPOSE_FILE, NAME
-from slipway.store import ROOT
+from slipway.store import ROOT, hold
 
 if TYPE_CHECKING:
     from python_on_whales import DockerClient
@@ -50,11 +49,22 @@ class StackFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     gid: int = 0
 
 
+class Reload(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A Caddy of the stack takes a changed main file over by its admin socket, without its container being replaced.
+
+    Both are paths in the stack's folder.
+    """
+
+    file: str
+    socket: str
+
+
 class StackRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What `slipway stack --json` reads. `purge` lets `absent` remove the volumes too: that is where data ends."""
 
     name: str
     files: list[StackFile] = []
+    reload: Reload | None = None
     state: Literal["present", "stopped", "absent"] = "present"
     purge: bool = False
     wait: float = 60.0
@@ -138,12 +148,15 @@ class Stack:
         if changes and check:
             what = ", ".join(file.path for file in changes)
             return self._answer(True, f"To write: {what}. Then to start or replace its containers.", diff=diff)
-        with _locked(self.folder, wanted=not check):
+        # Looking needs no lock.
+        with nullcontext() if check else hold(self.folder):
+            before = [_as_it_is(file, self.folder) for file in changes]
             for file in changes:
                 _write(file, self.folder)
+            reloads = self._reload(changes, before)
             reasons = self._drift()
-            if reasons and check:
-                return self._answer(True, f"To converge: {'; '.join(reasons)}.", reasons=reasons)
+            if (reasons or reloads) and check:
+                return self._answer(True, f"To converge: {'; '.join([*reloads, *reasons])}.", reasons=reasons)
             started = time.monotonic()
             if reasons:
                 self._up(reasons)
@@ -151,13 +164,15 @@ class Stack:
                 self._wait()
         took = time.monotonic() - started
         done = f"Healthy after {took:.1f} s ({'; '.join(reasons)})." if reasons else "As declared."
-        return self._answer(bool(changes or reasons), done, reasons=reasons, diff=diff)
+        return self._answer(
+            bool(changes or reloads or reasons), " ".join([*map(_sentence, reloads), done]), reasons=reasons, diff=diff
+        )
 
     def stopped(self) -> dict[str, object]:
         """Stop the processes; files, containers and volumes stay."""
         up = [c.name for c in look(self.project) if c.state in {"running", "restarting", "paused"}]
         if up and not self.request.check:
-            with _locked(self.folder):
+            with hold(self.folder):
                 self._compose("stop", lambda client: client.compose.stop())
         done = "To stop" if self.request.check else "Stopped"
         return self._answer(bool(up), f"{done}: {', '.join(up)}." if up else "Stopped already.")
@@ -167,7 +182,7 @@ class Stack:
         purge = self.request.purge
         there = (self.folder / COMPOSE_FILE).is_file() or bool(look(self.project))
         if there and not self.request.check:
-            with _locked(self.folder):
+            with hold(self.folder):
                 self._compose(
                     "remove",
                     lambda client: client.compose.down(remove_orphans=True, volumes=purge, quiet=True),
@@ -176,6 +191,29 @@ class Stack:
         done = "To remove" if self.request.check else "Removed"
         kept = "with its volumes" if purge else "its volumes stay"
         return self._answer(there, f"{done}, {kept}." if there else "Absent already.")
+
+    def _reload(self, changes: list[StackFile], before: list[StackFile | None]) -> list[str]:
+        """Let a Caddy that runs take its main file over, and say so; when it refuses, put back what was `before`."""
+        reload = self.request.reload
+        if reload is None:
+            return []
+        # Imported here because only one stack needs it.
+        from slipway.edge import Admin, UnreachableError  # noqa: PLC0415
+
+        admin, main = Admin(self.folder / reload.socket), self.folder / reload.file
+        try:
+            if not main.is_file() or admin.agrees(main.read_text()):
+                return []
+            if not self.request.check:
+                admin.load(main.read_text())
+        except UnreachableError:
+            # It reads the file when it is started.
+            return []
+        except SlipwayError:
+            for file, old in zip(changes, before, strict=True):
+                _restore(file.path, old, self.folder)
+            raise
+        return [f"{reload.file} is reloaded"]
 
     def _drift(self) -> list[str]:
         said = self._docker_compose(self.folder, "config", "--hash", "*")
@@ -186,7 +224,8 @@ class Stack:
                 details=said.stderr.strip(),
             )
         wanted = dict(line.split() for line in said.stdout.splitlines())
-        mounted = [self.folder / file.path for file in self.request.files if file.path != COMPOSE_FILE]
+        read_live = {COMPOSE_FILE, self.request.reload.file if self.request.reload else ""}
+        mounted = [self.folder / file.path for file in self.request.files if file.path not in read_live]
         newest = max((path.stat().st_mtime for path in mounted), default=0.0)
         return drift(look(self.project), wanted, newest)
 
@@ -333,6 +372,23 @@ def _is_as_declared(file: StackFile, folder: Path) -> bool:
         return False
 
 
+def _as_it_is(file: StackFile, folder: Path) -> StackFile | None:
+    path = folder / _inside(file.path)
+    try:
+        stat = path.stat()
+        mode = f"{stat.st_mode & 0o7777:04o}"
+        return StackFile(path=file.path, content=path.read_text(), mode=mode, uid=stat.st_uid, gid=stat.st_gid)
+    except FileNotFoundError:
+        return None
+
+
+def _restore(path: str, file: StackFile | None, folder: Path) -> None:
+    if file is None:
+        (folder / path).unlink()
+    else:
+        _write(file, folder)
+
+
 def _write(file: StackFile, folder: Path) -> None:
     """Replace the file in one step: whole, with its owner and mode, on disk."""
     path = folder / _inside(file.path)
@@ -364,16 +420,5 @@ def _diff(file: StackFile, folder: Path) -> dict[str, str]:
     return {"path": str(path), "before": before, "after": file.content}
 
 
-@contextmanager
-def _locked(folder: Path, *, wanted: bool = True) -> Iterator[None]:
-    """Hold the stack for one call; the kernel lets go of it however the process ends. Looking needs no lock."""
-    if not wanted:
-        yield
-        return
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+def _sentence(text: str) -> str:
+    return f"{text}."

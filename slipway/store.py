@@ -210,6 +210,18 @@ class Store:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold the folder of a stack for one call; the kernel lets go of it however the process ends."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def environments(root: Path = ROOT) -> list[str]:
     """Names of the environments on this host."""
     return sorted(path.parent.name for path in root.glob("*/releases"))

@@ -27,6 +27,14 @@ options:
       mode: {description: Octal., type: str, default: "0644"}
       uid: {description: Owner., type: int, default: 0}
       gid: {description: Group., type: int, default: 0}
+  reload:
+    description:
+      - Where one of the files is the main file of a Caddy, which takes a change of it over by its admin socket. The
+        change is refused whole or taken over whole, and no container is replaced for it.
+    type: dict
+    suboptions:
+      file: {description: The main file's path., type: str, required: true}
+      socket: {description: The admin socket's path relative to the folder., type: str, required: true}
   state:
     description: C(stopped) keeps everything but the processes, C(absent) keeps the volumes unless I(purge).
     type: str
@@ -84,10 +92,12 @@ def main() -> None:
         "uid": {"type": "int", "default": 0},
         "gid": {"type": "int", "default": 0},
     }
+    reload = {"file": {"type": "str", "required": True}, "socket": {"type": "str", "required": True}}
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "dict", "default": [], "options": file},
+            "reload": {"type": "dict", "options": reload},
             "state": {"type": "str", "choices": ["present", "stopped", "absent"], "default": "present"},
             "purge": {"type": "bool", "default": False},
             "wait": {"type": "float", "default": 60.0},

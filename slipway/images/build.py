@@ -134,7 +134,7 @@ def ensure(image: Image, base: BaseAnswer) -> ImageAnswer:
         present = Images().image(f"{image.repository}:{found.tags[0]}") or {}
         found.id, found.size = present.get("Id", ""), present.get("Size", 0)
     if how != "unchanged" and image.push:
-        found.digest = _push(image)
+        found.digest = _push(image.repository, image.source.tags or found.tags)
     answer = _answer(image, found, how)
     answer.seconds = round(time.monotonic() - started, 1)
     return answer
@@ -149,20 +149,20 @@ def look(image: Image, inputs: str, *, registry_may_be_down: bool = False) -> Fo
             found.id, found.tags, found.size = present["Id"], sorted(tags), present["Size"]
     if image.push:
         try:
-            found.digest = _digest_of(image, inputs)
+            found.digest = _digest_of(image.repository, image.source.tags or found.tags, inputs)
         except SlipwayError:
             if not registry_may_be_down:
                 raise
     return found
 
 
-def _digest_of(image: Image, inputs: str) -> str:
+def _digest_of(repository: str, tags: list[str], inputs: str) -> str:
     """The digest in the registry, if every tag points at one image and that image is of these inputs."""
-    manifests = [registry.manifest(image.repository, tag) for tag in image.source.tags]
+    manifests = [registry.manifest(repository, tag) for tag in tags]
     first = manifests[0] if manifests else None
     if first is None or not first.config or any(other != first for other in manifests):
         return ""
-    known = registry.labels(image.repository, first.config)
+    known = registry.labels(repository, first.config)
     return first.digest if known.get(INPUTS_LABEL) == inputs else ""
 
 
@@ -229,22 +229,22 @@ def _secrets(image: Image) -> list[str]:
     return given
 
 
-def _push(image: Image) -> str:
+def _push(repository: str, tags: list[str]) -> str:
     from python_on_whales import docker  # noqa: PLC0415  # as in slipway.images.docker
     from python_on_whales.exceptions import DockerException  # noqa: PLC0415
 
-    host, _ = registry.split(image.repository)
-    names = [f"{image.repository}:{tag}" for tag in image.source.tags]
+    host, _ = registry.split(repository)
+    names = [f"{repository}:{tag}" for tag in tags]
     try:
         docker.image.push(names, quiet=True)
     except DockerException as error:
-        registry.manifest(image.repository, image.source.tags[0])  # tells if it is down
+        registry.manifest(repository, tags[0])  # tells if it is down
         raise SlipwayError(
             f"The registry {host} did not take {names[0]}.",
             "Check its logs and its disk, then run the play again.",
             details=(error.stderr or "").strip(),
         ) from error
-    pushed = registry.manifest(image.repository, image.source.tags[0])
+    pushed = registry.manifest(repository, tags[0])
     if pushed is None:
         raise SlipwayError(
             f"The registry {host} took {names[0]} and does not have it.",
