@@ -28,7 +28,7 @@ from slipway.network import POOL
 from slipway.preflight import PreflightRequest, preflight
 from slipway.prune import KEEP
 from slipway.release import Release
-from slipway.status import NameRequest, history, status
+from slipway.status import HistoryRequest, StatusRequest, history, status
 from slipway.store import ROOT, Store, only_environment
 from slipway.watch import Soak
 
@@ -88,8 +88,14 @@ def _on_environment(act: Callable[[Deploy], dict[str, Any]]) -> Handler:
 
 
 def _report(data: bytes, root: Path) -> dict[str, Any]:
-    request = protocol.decode_request(data, NameRequest)
-    return {"changed": False, "status": msgspec.to_builtins(status(request.name, root))}
+    request = protocol.decode_request(data, StatusRequest)
+    return {"changed": False, "status": msgspec.to_builtins(status(request.name, root, ask_schema=request.schema))}
+
+
+def _recount(data: bytes, root: Path) -> dict[str, Any]:
+    request = protocol.decode_request(data, HistoryRequest)
+    runs = history(request.name, root)[-request.last :]
+    return {"changed": False, "runs": msgspec.to_builtins(runs), "text": history_text(runs)}
 
 
 def _images(data: bytes, _root: Path) -> dict[str, Any]:
@@ -113,6 +119,7 @@ HANDLERS: dict[str, Handler] = {
     "stop": _on_environment(Deploy.stop),
     "destroy": _on_environment(Deploy.destroy),
     "report": _report,
+    "recount": _recount,
     "images": _images,
     "stack": _stack,
 }
@@ -151,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--check", action="store_true", help="say what would be done, and do nothing")
         return sub
 
-    sub = people("status", "how the environment stands; exit 2 when it is not healthy")
+    sub = people("status", "how the environment stands; exit 2 when it is not healthy or not as declared")
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub = people("history", "what happened, oldest first")
     sub.add_argument("--json", action="store_true", help="print JSON")
@@ -220,9 +227,9 @@ def _people(options: argparse.Namespace) -> int:
     name = options.name or only_environment(options.root)
     match options.verb:
         case "status":
-            found = status(name, options.root)
+            found = status(name, options.root, ask_schema=True)
             _say(_json(found) if options.json else status_text(found))
-            return Exit.OK if found.healthy else Exit.UNHEALTHY
+            return Exit.OK if found.as_declared else Exit.UNHEALTHY
         case "history":
             runs = history(name, options.root)[-options.last :]
             _say(_json(runs) if options.json else history_text(runs))

@@ -86,11 +86,14 @@ class Daemon:
 
     def containers(self, name: str) -> list[Container]:
         """All containers, running or not, of the environment or stack `name`."""
-        filters = json.dumps({"label": [f"{LABEL_NAME}={name}"]})
-        listed = self._get("/containers/json", all="true", filters=filters)
+        return [_container(body) for body in self.inspect(name)]
+
+    def inspect(self, name: str) -> list[dict[str, Any]]:
+        """The same containers with all that the daemon knows of them, as `docker inspect` prints it."""
+        listed = self._get("/containers/json", all="true", filters=_labelled({LABEL_NAME: name}))
         found = (self._find(f"/containers/{entry['Id']}/json") for entry in listed)
         # A container may go between the list and the look at it.
-        return [_container(body) for body in found if body is not None]
+        return [body for body in found if body is not None]
 
     def projects(self) -> set[str]:
         """Compose projects of which there is a container, running or not, or a network."""
@@ -183,6 +186,10 @@ class Daemon:
             ) from error
         finally:
             connection.close()
+
+
+def _labelled(labels: dict[str, str]) -> str:
+    return json.dumps({"label": [f"{label}={value}" for label, value in labels.items()]})
 
 
 def _container(body: dict[str, Any]) -> Container:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from slipway.status import Run, Status
+from slipway.status import Run, ServiceStatus, Status
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -19,14 +19,44 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def status_text(found: Status) -> str:
     """The answer of `slipway status`."""
-    verdict = "healthy" if found.healthy else f"NOT HEALTHY: {found.complaint}"
     head = table(
         ["NAME", "RELEASE", "SCHEMA", "VERDICT"],
-        [[found.name, found.release or "-", found.schema or "-", verdict]],
+        [[found.name, found.release or "-", found.schema or "-", _verdict(found)]],
     )
-    if not found.services:
-        return head
-    services = table(
+    parts = [head, *_notices(found)]
+    if found.services:
+        parts.append(_services(found.services))
+    if found.differences:
+        parts.append(
+            table(
+                ["NOT AS DECLARED", "WHAT", "DECLARED", "FOUND"],
+                [[one.where, one.field, one.declared or "-", one.found or "-"] for one in found.differences],
+            )
+        )
+    return "\n\n".join(parts)
+
+
+def _verdict(found: Status) -> str:
+    if not found.healthy:
+        return f"NOT HEALTHY: {found.complaint}"
+    if (count := len(found.differences)) > 0:
+        return f"healthy, but NOT AS DECLARED: {count} difference{'s' if count > 1 else ''}"
+    return "healthy"
+
+
+def _notices(found: Status) -> list[str]:
+    """What people have to know before they do anything: that it is closed, and that someone is at work."""
+    notices = []
+    if closed := found.maintenance:
+        notices.append(f"In maintenance since {closed.since[:19]}, by {closed.by}: {closed.reason}")
+    if lease := found.lease:
+        until = f"holds it for {lease.seconds:.0f} s more" if lease.seconds else "is at work now"
+        notices.append(f"{lease.by} has the lease (run {lease.run}, {lease.what}) and {until}.")
+    return ["\n".join(notices)] if notices else []
+
+
+def _services(services: Mapping[str, ServiceStatus]) -> str:
+    return table(
         ["SERVICE", "STATE", "TAG", "DIGEST", "ANSWERS AT", "SINCE (UTC)"],
         [
             [
@@ -37,10 +67,9 @@ def status_text(found: Status) -> str:
                 service.url or "-",
                 service.since or "-",
             ]
-            for name, service in found.services.items()
+            for name, service in services.items()
         ],
     )
-    return f"{head}\n\n{services}"
 
 
 def history_text(runs: Sequence[Run]) -> str:
@@ -51,10 +80,24 @@ def history_text(runs: Sequence[Run]) -> str:
             run.verb,
             run.release,
             run.result,
-            " ".join(f"{phase} {seconds:.1f}s" for phase, seconds in run.phases.items()),
+            _phases(run),
+            _schema(run),
+            "-" if run.unavailable_ms is None else f"{run.unavailable_ms} ms",
             run.by,
             run.reason or "-",
         ]
         for run in runs
     ]
-    return table(["AT (UTC)", "WHAT", "RELEASE", "RESULT", "PHASES", "BY", "REASON"], rows)
+    return table(["AT (UTC)", "WHAT", "RELEASE", "RESULT", "PHASES", "SCHEMA", "MISSED", "BY", "REASON"], rows)
+
+
+def _phases(run: Run) -> str:
+    whole = " ".join(f"{phase} {seconds:.1f}s" for phase, seconds in run.phases.items())
+    parts = " ".join(f"{part} {seconds:.1f}s" for part, seconds in run.parts.items())
+    return f"{whole} ({parts})" if parts else whole
+
+
+def _schema(run: Run) -> str:
+    if run.schema_before == run.schema_after:
+        return run.schema_after or "-"
+    return f"{run.schema_before or '?'} -> {run.schema_after or '?'}"

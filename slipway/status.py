@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
 
-from slipway.daemon import Daemon
+from slipway.daemon import Container, Daemon
+from slipway.drift import Difference, look
 from slipway.errors import PreflightError
 from slipway.gate import Gate
+from slipway.lease import Lease, Leases
 from slipway.ledger import Entry, Ledger
+from slipway.network import addresses
+from slipway.release import Instance, Manifest, instances
 from slipway.store import ROOT, Store, environments
 
+MAINTENANCE_FILE = "maintenance.json"
 
-class NameRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A request that only names the environment."""
+
+class StatusRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Look at an environment. `schema` asks the database itself as well, which takes as long as its client does."""
 
     name: str
+    schema: bool = False
+    check: bool = False
+
+
+class HistoryRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What happened to an environment: its `last` runs."""
+
+    name: str
+    last: int = 20
     check: bool = False
 
 
 class ServiceStatus(msgspec.Struct, kw_only=True):
-    """How one service stands."""
+    """How one container of a service stands."""
 
     state: str
     tag: str
@@ -29,6 +45,27 @@ class ServiceStatus(msgspec.Struct, kw_only=True):
     url: str
     """Where it answers on this host; empty for a service that answers nobody."""
     since: str
+
+
+class Holder(msgspec.Struct, kw_only=True):
+    """The run that has the environment's lease."""
+
+    run: str
+    by: str
+    what: str
+    """The verb that it was called for last."""
+    fence: int
+    seconds: float
+    """How long it still holds without another call; 0 during a call, which may take its time."""
+
+
+class Maintenance(msgspec.Struct, kw_only=True):
+    """Maintenance mode, while it is on: everything but health is answered with 503."""
+
+    since: str
+    by: str
+    reason: str
+    retry_after: int
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -40,17 +77,28 @@ class Status(msgspec.Struct, kw_only=True):
     schema: str
     complaint: str
     services: dict[str, ServiceStatus]
+    """Container by its name in Compose (`api`, and `api-2` for a second replica) -> how it stands."""
+    differences: list[Difference] = []
+    """What is not as the release declares it."""
+    lease: Holder | None = None
+    maintenance: Maintenance | None = None
 
     @property
     def healthy(self) -> bool:
-        """Whether it serves as declared."""
+        """Whether it keeps its promises."""
         return not self.complaint
+
+    @property
+    def as_declared(self) -> bool:
+        """Whether it is healthy and just what its release says."""
+        return self.healthy and not self.differences
 
 
 class Run(msgspec.Struct, kw_only=True):
     """One run of the ledger, its phases folded into one line of history."""
 
     at: str
+    """When its first phase ended: UTC, ISO 8601."""
     run: str
     by: str
     verb: str
@@ -58,57 +106,104 @@ class Run(msgspec.Struct, kw_only=True):
     result: str
     phases: dict[str, float]
     """Phase -> seconds."""
+    parts: dict[str, float] = {}
+    """What activating consisted of (start, switch, soak, drain, stop) -> seconds."""
+    schema_before: str = ""
+    schema_after: str = ""
+    """Both empty where nothing was migrated."""
+    unavailable_ms: int | None = None
+    """For how long clients were not served; None where that was not measured."""
     reason: str = ""
 
 
-def status(name: str, root: Path = ROOT) -> Status:
+def status(name: str, root: Path = ROOT, *, ask_schema: bool = False) -> Status:
     """Look at an environment; one that has never served is said to be unhealthy for that reason.
 
-    Raises :class:`PreflightError` where nothing of that name was ever deployed.
+    `ask_schema` asks the database itself for its revision instead of taking the ledger's word for it. Raises
+    :class:`PreflightError` where nothing of that name was ever deployed.
     """
+    store = _existing(name, root)
+    lease = Leases(store.folder).read()
+    found = Status(
+        name=name,
+        environment="",
+        release="",
+        schema="",
+        complaint="no release has served yet",
+        services={},
+        lease=_holder(lease),
+        maintenance=_maintenance(store),
+    )
+    if (current := store.current()) is None:
+        return found
+    daemon = Daemon()
+    manifest = store.manifest(current)
+    gate = Gate(
+        manifest,
+        daemon,
+        addresses=addresses(store.path(current), manifest),
+        redacted=lambda text: store.project(manifest).redacted(text),
+    )
+    containers = gate.containers()
+    found.environment = manifest.environment
+    found.release = current
+    found.schema = Ledger(store.folder).schema()
+    found.complaint = gate.look()
+    found.services = {
+        one.name: _service(one, manifest, containers.get(one.name)) for one in instances(manifest.services)
+    }
+    found.differences = _unfinished(lease) + look(
+        store, daemon, manifest, at_work=found.lease is not None, ask_schema=ask_schema
+    )
+    return found
+
+
+def _existing(name: str, root: Path) -> Store:
     store = Store(name, root)
     if not store.exists():
         raise PreflightError(
             f"There is no environment {name} on this host.",
             f"It has {', '.join(environments(root)) or 'none yet'}.",
         )
-    current = store.current()
-    if current is None:
-        return Status(
-            name=name,
-            environment="",
-            release="",
-            schema="",
-            complaint="no release has served yet",
-            services={},
-        )
-    manifest = store.manifest(current)
-    gate = Gate(manifest, Daemon(), lambda text: store.project(manifest).redacted(text))
-    containers = gate.containers()
-    services = {}
-    for service, spec in manifest.services.items():
-        container = containers.get(service)
-        services[service] = ServiceStatus(
-            state=f"{container.state} {container.health}".strip() if container else "absent",
-            tag=manifest.tags[service],
-            image=manifest.images[service],
-            url=f"http://127.0.0.1:{spec.host_port}" if spec.host_port else "",
-            since=container.started_at[:19] if container else "",
-        )
-    return Status(
-        name=name,
-        environment=manifest.environment,
-        release=current,
-        schema=Ledger(store.folder).schema(),
-        complaint=gate.look(),
-        services=services,
+    return store
+
+
+def _service(one: Instance, manifest: Manifest, container: Container | None) -> ServiceStatus:
+    host_port = manifest.services[one.service].host_port
+    return ServiceStatus(
+        state=f"{container.state} {container.health}".strip() if container else "absent",
+        tag=manifest.tags[one.service],
+        image=manifest.images[one.service],
+        url=f"http://127.0.0.1:{host_port}" if host_port else "",
+        since=container.started_at[:19] if container else "",
     )
 
 
+def _holder(lease: Lease) -> Holder | None:
+    if not lease.run or lease.over:
+        return None
+    seconds = 0.0 if lease.caller else round(lease.expires - time.time(), 1)
+    return Holder(run=lease.run, by=lease.by, what=lease.what, fence=lease.fence, seconds=seconds)
+
+
+def _unfinished(lease: Lease) -> list[Difference]:
+    """A run that was killed: the next call finishes or undoes what it began."""
+    if not lease.unfinished:
+        return []
+    return [Difference("lease", f"run {lease.run} of {lease.by}", "ended", f"broke off during {lease.what}")]
+
+
+def _maintenance(store: Store) -> Maintenance | None:
+    try:
+        return msgspec.json.decode((store.folder / MAINTENANCE_FILE).read_bytes(), type=Maintenance)
+    except FileNotFoundError:
+        return None
+
+
 def history(name: str, root: Path = ROOT) -> list[Run]:
-    """Fold the ledger into runs, oldest first."""
+    """Fold the ledger into runs, oldest first. Raises :class:`PreflightError` where there is no such environment."""
     runs: dict[tuple[str, str], Run] = {}
-    for entry in Ledger(Store(name, root).folder).entries():
+    for entry in Ledger(_existing(name, root).folder).entries():
         key = (entry.run, entry.release)
         run = runs.get(key)
         if run is None:
@@ -122,6 +217,12 @@ def history(name: str, root: Path = ROOT) -> list[Run]:
                 phases={},
             )
         run.phases[entry.phase] = round(run.phases.get(entry.phase, 0.0) + entry.seconds, 3)
+        for part, seconds in entry.phases.items():
+            run.parts[part] = round(run.parts.get(part, 0.0) + seconds, 3)
+        run.schema_before = run.schema_before or entry.schema_before
+        run.schema_after = entry.schema_after or run.schema_after
+        if entry.unavailable_ms is not None:
+            run.unavailable_ms = (run.unavailable_ms or 0) + entry.unavailable_ms
         run.result = entry.result
         run.reason = entry.reason
     return list(runs.values())

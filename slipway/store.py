@@ -2,6 +2,7 @@
 
     /srv/slipway/<name>/            0700 root
         releases/<id>/              0700 root, immutable; plain Compose lies in it
+            sums.json               file -> SHA-256 as it was staged, so that an edit by hand shows
         current -> releases/<id>    the release that serves
         ledger.jsonl                what happened (`slipway.ledger`)
         lock                        held by the kernel for the length of one call
@@ -36,8 +37,14 @@ ROOT = Path("/srv/slipway")
 LOCK_PATIENCE = 10.0
 """Seconds that a call waits for another one on the same environment."""
 
+SUMS_FILE = "sums.json"
+"""Beside the files of a release: their path -> SHA-256, in hex. Only for root, since a short secret can be guessed."""
+HOST_FILES = frozenset({SUMS_FILE, ".env"})
+"""Files of a release folder that belong to the host and not to the release."""
+
 _STAGING = ".staging-"
 _EDITED = "edited-"
+_REMOVED = "removed-"
 
 
 class Store:
@@ -148,7 +155,20 @@ class Store:
     def holds(self, release: Release) -> bool:
         """Whether the release lies here, file for file as it should be."""
         folder = self.path(release.manifest.id)
-        return all(_same(folder / file.path, file) for file in _with_manifest(release))
+        return all(_same(folder / file.path, file) for file in _all_files(release))
+
+    def altered(self, release_id: str) -> dict[str, str]:
+        """Files of a release that are not as they were staged -> `changed`, `absent` or `not declared`."""
+        folder = self.path(release_id)
+        try:
+            sums = msgspec.json.decode((folder / SUMS_FILE).read_bytes(), type=dict[str, str])
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return {SUMS_FILE: "absent or unreadable, so edits do not show"}
+        here = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()} - HOST_FILES
+        found = dict.fromkeys(sums.keys() - here, "absent")
+        found |= dict.fromkeys(here - sums.keys(), "not declared")
+        found |= {path: "changed" for path in here & sums.keys() if _sum((folder / path).read_bytes()) != sums[path]}
+        return dict(sorted(found.items()))
 
     def place(self, release: Release) -> Path:
         """Write a release under a temporary name, synced, and return that folder for :meth:`keep` or :meth:`drop`.
@@ -161,7 +181,7 @@ class Store:
         folder = self.releases / f"{_STAGING}{release.manifest.id}"
         try:
             _make_private(folder)
-            for file in _with_manifest(release):
+            for file in _all_files(release):
                 _write(folder / file.path, file)
             for parent in {path.parent for path in folder.rglob("*")} | {folder}:
                 _sync_folder(parent)
@@ -191,6 +211,13 @@ class Store:
     def drop(self, folder: Path) -> None:
         """Remove a placed folder that is not kept."""
         shutil.rmtree(folder, ignore_errors=True)
+
+    def discard(self, release_id: str) -> None:
+        """Remove a release folder: in one step out of sight, so that a killed call leaves no half of one."""
+        aside = self.releases / f"{_STAGING}{_REMOVED}{uuid.uuid4().hex}"
+        self.path(release_id).rename(aside)
+        _sync_folder(self.releases)
+        shutil.rmtree(aside, ignore_errors=True)
 
     def sweep(self) -> None:
         """Remove what a killed call left half-written."""
@@ -238,9 +265,18 @@ def only_environment(root: Path = ROOT) -> str:
             raise UsageError(f"This host has several environments: {', '.join(names)}.", "Name one with --name.")
 
 
-def _with_manifest(release: Release) -> list[File]:
-    content = msgspec.json.format(msgspec.json.encode(release.manifest), indent=2).decode() + "\n"
-    return [*release.files, File(path=MANIFEST_FILE, content=content)]
+def _all_files(release: Release) -> list[File]:
+    """The files of a release, its manifest, and the sums of both."""
+    files = [*release.files, File(path=MANIFEST_FILE, content=_json(release.manifest))]
+    return [*files, File(path=SUMS_FILE, content=_json({file.path: _sum(file.content.encode()) for file in files}))]
+
+
+def _json(content: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(content), indent=2).decode() + "\n"
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _same(path: Path, file: File) -> bool:
@@ -250,7 +286,7 @@ def _same(path: Path, file: File) -> bool:
     except OSError:
         return False
     return (
-        hashlib.sha256(content).digest() == hashlib.sha256(file.content.encode()).digest()
+        content == file.content.encode()
         and status.st_mode & 0o7777 == int(file.mode, 8)
         and (status.st_uid, status.st_gid) == (file.uid, file.gid)
     )
