@@ -118,12 +118,12 @@ class Deploy:
         if not self.store.holds(release):
             folder = self.store.place(release)
             try:
+                settle(self.store.root, folder, manifest.project, self.daemon, pool)
                 self.store.project(manifest, folder).validate()
             except SlipwayError:
                 self.store.drop(folder)
                 raise
             self.store.keep(folder)
-        settle(self.store.root, self.store.path(manifest.id), manifest.project, self.daemon, pool)
         project = self.store.project(manifest)
         for image in sorted(set(manifest.images.values())):
             if self.daemon.image(image) is None:
@@ -373,12 +373,14 @@ class Deploy:
                     self._recover(left)
                 yield
             except BaseException:
-                self.leases.free()
+                # What went wrong counts, not that a full disk or a removed folder takes no note of it.
+                with suppress(OSError):
+                    self.leases.free()
                 raise
-            if not keep:
-                self.leases.free()
-            else:
+            if keep:
                 self.leases.leave(keep)
+            elif self.store.folder.exists():
+                self.leases.free()
 
     def _await_others(self) -> None:
         deadline = time.monotonic() + self._run.wait

@@ -322,6 +322,13 @@ class Edge:
         """The environment's site file as it is."""
         return (_read(self._site(name)) or b"").decode() or None
 
+    def answering(self, port: int) -> str | None:
+        """The environment that the edge answers for on this loopback port, or None."""
+        for path in self._sites.glob("[a-z]*.caddy"):
+            if f"http://:{port} {{" in path.read_text():
+                return path.stem
+        return None
+
     def log(self, name: str) -> Path:
         """The environment's access log."""
         return self._folder / "logs" / f"{name}.log"

@@ -18,8 +18,8 @@ from pathlib import Path
 from slipway.daemon import Daemon
 from slipway.errors import PreflightError
 from slipway.release import NETWORK_VARIABLE, Manifest, instances
+from slipway.store import HOST_ENV_FILE
 
-ENV_FILE = ".env"
 POOL = "10.207.0.0/16"
 PREFIX = 24
 ROUTES = Path("/proc/net/route")
@@ -36,7 +36,7 @@ def addresses(folder: Path, manifest: Manifest) -> dict[str, str]:
 def subnet_of(folder: Path) -> IPv4Network | None:
     """The subnet that a release folder notes, or None."""
     try:
-        text = (folder / ENV_FILE).read_text()
+        text = (folder / HOST_ENV_FILE).read_text()
     except FileNotFoundError:
         return None
     return ipaddress.IPv4Network(f"{text.strip().partition('=')[2]}.0/{PREFIX}")
@@ -56,7 +56,7 @@ def settle(root: Path, folder: Path, project: str, daemon: Daemon, pool: str = P
         taken = [*(subnet for subnets in networks.values() for subnet in subnets), *_routed()]
         if own and _is_free(own, taken):
             return
-        noted = (subnet_of(path.parent) for path in root.glob(f"*/releases/*/{ENV_FILE}") if path.parent != folder)
+        noted = (subnet_of(path.parent) for path in root.glob(f"*/releases/*/{HOST_ENV_FILE}") if path.parent != folder)
         subnet = _first_free(pool, [*taken, *(one for one in noted if one)])
         _note(folder, subnet)
 
@@ -86,10 +86,10 @@ def _routed(table: Path = ROUTES) -> Iterator[IPv4Network]:
 
 
 def _note(folder: Path, subnet: IPv4Network) -> None:
-    beside = folder / f"{ENV_FILE}.new"
+    beside = folder / f"{HOST_ENV_FILE}.new"
     beside.write_text(f"{NETWORK_VARIABLE}={str(subnet.network_address).rpartition('.')[0]}\n")
     beside.chmod(0o400)
-    beside.replace(folder / ENV_FILE)
+    beside.replace(folder / HOST_ENV_FILE)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import msgspec
 
 from slipway import ports
 from slipway.daemon import Daemon
+from slipway.edge import Edge
 from slipway.errors import PreflightError
 from slipway.store import ROOT, Store
 
@@ -44,8 +45,14 @@ def preflight(request: PreflightRequest, root: Path = ROOT) -> dict[str, Any]:
     store = Store(request.name, root)
     _disk(daemon.root(), request.min_free_mb)
     _disk(root, request.min_free_mb)
+    edge = Edge(root)
+    if request.ports and not edge.exists():
+        raise PreflightError(
+            "There is no edge on this host that could send traffic to a release.",
+            "Run playbooks/edge.yml for it.",
+        )
     for service, port in request.ports.items():
-        _port(daemon, store.name, service, port)
+        _port(daemon, edge, store.name, service, port)
     digests = {service: _digest(daemon, image) for service, image in request.images.items()}
     return {"changed": False, "digests": digests, "current": store.current()}
 
@@ -61,17 +68,17 @@ def _disk(folder: Path, min_free_mb: int) -> None:
         )
 
 
-def _port(daemon: Daemon, name: str, service: str, port: int) -> None:
-    publishers = daemon.publishers(port)
-    others = [
-        f"{container} of the environment {owner}" if owner else container
-        for container, owner in publishers.items()
-        if owner != name
-    ]
-    holder = f"the container {' and '.join(others)}" if publishers else ports.listener(port)
-    if publishers and not others:
-        # Its own older release, which makes room when the new one is activated.
+def _port(daemon: Daemon, edge: Edge, name: str, service: str, port: int) -> None:
+    answers = edge.answering(port)
+    if answers == name:
         return
+    containers = daemon.publishers(port)
+    if answers:
+        holder: str | None = f"the environment {answers}"
+    elif containers:
+        holder = f"the container {' and '.join(containers)}"
+    else:
+        holder = ports.listener(port)
     if holder:
         raise PreflightError(
             f"Port {port}, which {service} publishes, is taken by {holder}.",

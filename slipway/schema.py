@@ -66,7 +66,10 @@ class Schema:
     def _judged(self, manifest: Manifest, service: str, contract: Migrate, steps: list[str]) -> Pending:
         verdict: Verdict = "unknown"
         findings = []
-        if contract.sql and contract.dialect:
+        if self._store.current() is None:
+            # Nothing serves that could suffer.
+            verdict = "safe"
+        elif contract.sql and contract.dialect:
             sql = self._run(manifest, service, contract.sql)
             findings = [finding.sentence for finding in safety.judge(sql, contract.dialect)]
             verdict = "unsafe" if findings else "safe"
@@ -100,7 +103,7 @@ class Schema:
             contract = _contract(manifest, one.service)
             with self._ledger.phase(record()) as entry:
                 entry.schema_before = self.revision(manifest, one.service)
-                if contract.backup != "none":
+                if contract.backup != "none" and entry.schema_before != NONE:
                     entry.backup = self.back_up(manifest, one.service, entry.schema_before).id
                 try:
                     self._run(manifest, one.service, contract.up)

@@ -39,7 +39,8 @@ LOCK_PATIENCE = 10.0
 
 SUMS_FILE = "sums.json"
 """Beside the files of a release: their path -> SHA-256, in hex. Only for root, since a short secret can be guessed."""
-HOST_FILES = frozenset({SUMS_FILE, ".env"})
+HOST_ENV_FILE = ".env"
+HOST_FILES = frozenset({SUMS_FILE, HOST_ENV_FILE})
 """Files of a release folder that belong to the host and not to the release."""
 
 _STAGING = ".staging-"
@@ -183,6 +184,9 @@ class Store:
             _make_private(folder)
             for file in _all_files(release):
                 _write(folder / file.path, file)
+            with suppress(FileNotFoundError):
+                # One that was edited by hand is written anew; what runs keeps its addresses.
+                shutil.copy2(self.path(release.manifest.id) / HOST_ENV_FILE, folder)
             for parent in {path.parent for path in folder.rglob("*")} | {folder}:
                 _sync_folder(parent)
         except OSError as error:

@@ -95,7 +95,8 @@ class Environment:
         return answer
 
     def of_run(self, verb: str, **request: Any) -> dict[str, Any]:
-        return self.ask(verb, run=f"run-{time.monotonic_ns()}", by="alice", **request)
+        """One step of a run that is done step by step."""
+        return self.ask(verb, run="by-steps", by="alice", **request)
 
     def services(
         self, version: str, *, config: dict[str, Any] | None = None, env: dict[str, str] | None = None, **change: Any
@@ -199,7 +200,7 @@ class Environment:
 
     def kill_when(self, moment: Callable[[], object], verb: str, **request: Any) -> None:
         """Start a call and kill it with no warning as soon as `moment` is true."""
-        body = json.dumps({"protocol": PROTOCOL, "run": f"run-{time.monotonic_ns()}", "by": "alice", **request})
+        body = json.dumps({"protocol": PROTOCOL, "run": "by-steps", "by": "alice", **request})
         with subprocess.Popen(
             self.command(verb, "--json"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
         ) as call:

@@ -20,7 +20,7 @@ def test_a_switch_goes_on_when(sent: signal.Signals, environment: Environment) -
     release = environment.prepare("1.1", env={"BEHAVIOUR": "slow"})
     environment.of_run("stage", release=release)
     release_id = release["manifest"]["id"]
-    request = {"protocol": PROTOCOL, "run": "r", "by": "alice", "name": environment.name, "release": release_id}
+    request = {"protocol": PROTOCOL, "run": "by-steps", "by": "alice", "name": environment.name, "release": release_id}
     with subprocess.Popen(
         environment.command("activate", "--json"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as call:
