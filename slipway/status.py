@@ -100,7 +100,7 @@ class Run(msgspec.Struct, kw_only=True):
     """What activating consisted of (start, switch, soak, drain, stop) -> seconds."""
     schema_before: str = ""
     schema_after: str = ""
-    """Both empty where nothing was migrated."""
+    """The revision that it served on; without one before, nothing was migrated."""
     unavailable_ms: int | None = None
     """For how long clients were not served; None where that was not measured."""
     reason: str = ""
@@ -180,9 +180,9 @@ def _unfinished(lease: Lease) -> list[Difference]:
 
 def history(name: str, root: Path = ROOT) -> list[Run]:
     """Fold the ledger into runs, oldest first. Raises :class:`PreflightError` where there is no such environment."""
-    runs: dict[tuple[str, str], Run] = {}
+    runs: dict[tuple[str, str, str], Run] = {}
     for entry in Ledger(_existing(name, root).folder).entries():
-        key = (entry.run, entry.release)
+        key = (entry.run, entry.release, _verb(entry))
         run = runs.get(key)
         if run is None:
             run = runs[key] = Run(
@@ -207,4 +207,4 @@ def history(name: str, root: Path = ROOT) -> list[Run]:
 
 
 def _verb(entry: Entry) -> str:
-    return entry.phase if entry.phase in ("rollback", "stop") else "deploy"
+    return "deploy" if entry.phase in ("stage", "migrate", "activate") else entry.phase
