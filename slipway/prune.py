@@ -38,7 +38,7 @@ def plan_prune(
 def prune(store: Store, ledger: Ledger, daemon: Daemon, *, keep: int, root: Path) -> dict[str, list[str]]:
     """Remove what :func:`plan_prune` says, and the images that nothing else on this host needs.
 
-    The caller holds the environment's lock. The answer names what went: `pruned`, releases, and `pruned_images`. A
+    The caller holds the environment's lock. The answer names what went: `removed`, releases, and `removed_images`. A
     release whose network is in use by something that is not the kit's stays until that has gone.
     """
     ids, good, current = _newest_first(store, ledger), ledger.good_releases(), store.current()
@@ -46,11 +46,11 @@ def prune(store: Store, ledger: Ledger, daemon: Daemon, *, keep: int, root: Path
     going = plan_prune(ids=ids, good=good, current=current, previous=previous, keep=keep)
     going = [release for release in going if _without_containers(store.name, release, daemon)]
     if not going:
-        return {"pruned": [], "pruned_images": []}
+        return {"removed": [], "removed_images": []}
     images = _remove_images(store, going, daemon, root)
     for release in going:
         store.discard(release)
-    return {"pruned": going, "pruned_images": images}
+    return {"removed": going, "removed_images": images}
 
 
 def _newest_first(store: Store, ledger: Ledger) -> list[str]:

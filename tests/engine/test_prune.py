@@ -49,7 +49,7 @@ def test_the_newest_good_releases_stay_and_the_others_go_with_their_containers_a
     environment: Environment,
 ) -> None:
     first, second, third = (deploy(environment, "1.0", note, keep=2) for note in "abc")
-    assert third.answers["verify"]["pruned"] == [first.id]
+    assert third.answers["verify"]["removed"] == [first.id]
     assert releases(environment) == {second.id, third.id}
     labelled = {found["Config"]["Labels"]["org.slipway.release"] for found in environment.containers()}
     assert labelled == {second.id, third.id}
@@ -66,7 +66,7 @@ def test_a_failed_release_pushes_no_good_one_out_and_goes_with_the_next_good_one
         deploy(environment, "1.0", "failed", keep=2, env={"BEHAVIOUR": "crashes"})
     [failed] = releases(environment) - {first.id, second.id}
     third = deploy(environment, "1.0", "c", keep=2)
-    assert set(third.answers["verify"]["pruned"]) == {first.id, failed}
+    assert set(third.answers["verify"]["removed"]) == {first.id, failed}
     assert releases(environment) == {second.id, third.id}
 
 
@@ -80,8 +80,8 @@ def test_an_image_goes_with_the_last_release_of_any_environment_that_needs_it(
 
     deploy(environment, "1.1", "a")
     last = deploy(environment, "1.1", "b", keep=1)
-    assert last.answers["verify"]["pruned"] == [old.id]
-    assert last.answers["verify"]["pruned_images"] == []
+    assert last.answers["verify"]["removed"] == [old.id]
+    assert last.answers["verify"]["removed_images"] == []
     assert is_here(shared)
     assert neighbour.standing() == standing
     assert neighbour.version() == "1.0"
@@ -89,7 +89,7 @@ def test_an_image_goes_with_the_last_release_of_any_environment_that_needs_it(
 
     deploy(neighbour, "1.1", "a")
     last = deploy(neighbour, "1.1", "b", keep=1)
-    assert last.answers["verify"]["pruned_images"] == [shared]
+    assert last.answers["verify"]["removed_images"] == [shared]
     assert not is_here(shared)
     assert is_here(image(last, neighbour))
 
@@ -102,8 +102,8 @@ def test_what_is_not_the_kits_stays_as_it_is(environment: Environment) -> None:
     try:
         deploy(environment, "1.1", "a")
         last = deploy(environment, "1.1", "b", keep=1)
-        assert last.answers["verify"]["pruned"] == [old.id]
-        assert last.answers["verify"]["pruned_images"] == []
+        assert last.answers["verify"]["removed"] == [old.id]
+        assert last.answers["verify"]["removed_images"] == []
         assert is_here(theirs)
         assert docker("container", "inspect", "--format={{.State.Status}}", bystander) == "created"
     finally:
@@ -117,8 +117,8 @@ def test_a_release_whose_network_somebody_else_is_in_waits_until_that_has_gone(e
     deploy(environment, "1.0", "a")
     docker("run", "--detach", f"--name={guest}", f"--network={environment.name}-{old.id[:8]}_default", theirs)
     try:
-        assert deploy(environment, "1.0", "b", keep=1).answers["verify"]["pruned"] == []
+        assert deploy(environment, "1.0", "b", keep=1).answers["verify"]["removed"] == []
         assert old.id in releases(environment)
     finally:
         docker("rm", "--force", guest)
-    assert old.id in deploy(environment, "1.0", "c", keep=1).answers["verify"]["pruned"]
+    assert old.id in deploy(environment, "1.0", "c", keep=1).answers["verify"]["removed"]
