@@ -24,7 +24,8 @@ def read_folder(folder: Path) -> dict[str, Any]:
 
     Raises :class:`PreflightError` when Compose does not accept it.
     """
-    found: dict[str, Any] = _plain(_config(["--file", str(folder / COMPOSE_FILE), "--project-directory", str(folder)]))
+    where = ["--file", str(folder / COMPOSE_FILE), "--project-directory", str(folder)]
+    found: dict[str, Any] = _plain(_config(where, do_next="Deploy again, which puts the files of the release back."))
     return found
 
 
@@ -33,20 +34,17 @@ def read_text(text: str) -> dict[str, Any]:
 
     Raises :class:`PreflightError` when Compose does not accept it.
     """
-    return _config(
-        ["--file", "-", "--project-directory", "/", "--env-file", "/dev/null"],
-        "--no-interpolate",
-        "--no-path-resolution",
-        text=text,
-    )
+    where = ["--file", "-", "--project-directory", "/", "--env-file", "/dev/null"]
+    as_written = ["--no-interpolate", "--no-path-resolution"]
+    return _config(where, *as_written, text=text, do_next="Correct app_services, and run the play again.")
 
 
-def _config(where: list[str], *options: str, text: str | None = None) -> dict[str, Any]:
+def _config(where: list[str], *options: str, text: str = "", do_next: str) -> dict[str, Any]:
     try:
         done = subprocess.run(
             ["docker", "compose", *where, "config", "--format", "json", *options],
-            # Without a text it is empty, so that Compose never reads what the engine was sent.
-            input=text or "",
+            # Also where there is none, so that Compose never reads what the engine was sent.
+            input=text,
             capture_output=True,
             text=True,
             check=False,
@@ -59,7 +57,7 @@ def _config(where: list[str], *options: str, text: str | None = None) -> dict[st
         ) from error
     if done.returncode:
         # What Compose says is not handed on: it may quote a value, and nothing tells here which ones are secret.
-        raise PreflightError("Compose does not accept the Compose file of a release.", "Run the deploy again.")
+        raise PreflightError("Compose does not accept the Compose file of the release.", do_next)
     found: dict[str, Any] = msgspec.json.decode(done.stdout)
     return found
 

@@ -1,8 +1,9 @@
 """Questions to the Docker daemon over its socket: what runs, what an image is, what a registry would answer.
 
-Everything that changes something goes through Compose (`slipway.project`). Looking is done here because it is
+What a release is made of is changed through Compose alone (`slipway.project`). Looking is done here because it is
 the common case: a question over the socket takes milliseconds, a `docker` process a tenth of a second, and for
-one of them, what digest a tag has in the registry as the daemon sees it, there is no docker command at all.
+one of them, what digest a tag has in the registry as the daemon sees it, there is no docker command at all. So is
+forgetting, by exact labels and references, since images belong to no Compose project.
 Source: Docker Engine API v1.44, which engines from 25.0 on speak.
 """
 
@@ -116,6 +117,24 @@ class Daemon:
         listed = self._get("/containers/json", filters=json.dumps({"publish": [f"{port}/tcp"]}))
         return {entry["Names"][0].lstrip("/"): entry["Labels"].get(LABEL_NAME, "") for entry in listed}
 
+    def remove_containers(self, labels: dict[str, str]) -> None:
+        """Remove the containers, running or not, that have all of these labels."""
+        for entry in self._get("/containers/json", all="true", filters=_labelled(labels)):
+            self._remove(f"/containers/{entry['Id']}?force=true&v=true")
+
+    def remove_networks(self, labels: dict[str, str]) -> bool:
+        """Remove the networks that have all of these labels; False when a container of something else is in one."""
+        listed = self._get("/networks", filters=_labelled(labels))
+        return all(self._remove(f"/networks/{entry['Id']}") for entry in listed)
+
+    def remove_image(self, reference: str) -> bool:
+        """Remove an image by this one reference; False when it was not there or something uses it."""
+        return self._remove(f"/images/{quote(reference, safe='/:@')}?noprune=true")
+
+    def images_in_use(self) -> set[str]:
+        """Ids of the images that any container of this host, running or not, was made from."""
+        return {entry["ImageID"] for entry in self._get("/containers/json", all="true")}
+
     def image(self, reference: str) -> dict[str, Any] | None:
         """The image `reference` in the local store, or None."""
         found: dict[str, Any] | None = self._find(f"/images/{quote(reference, safe='/:@')}/json")
@@ -173,10 +192,18 @@ class Daemon:
             return None
         return self._wanted(path, status, body)
 
-    def _request(self, path: str, timeout: float = 20.0) -> tuple[int, Any]:
+    def _remove(self, path: str) -> bool:
+        status, body = self._request(path, method="DELETE")
+        if status in (http.HTTPStatus.NOT_FOUND, http.HTTPStatus.CONFLICT, http.HTTPStatus.FORBIDDEN):
+            return False
+        if status not in (http.HTTPStatus.OK, http.HTTPStatus.NO_CONTENT):
+            self._wanted(path, status, body)
+        return True
+
+    def _request(self, path: str, timeout: float = 20.0, method: str = "GET") -> tuple[int, Any]:
         connection = UnixConnection(self._path, timeout)
         try:
-            connection.request("GET", API + path)
+            connection.request(method, API + path)
             response = connection.getresponse()
             return response.status, json.loads(response.read() or b"{}")
         except (OSError, http.client.HTTPException, ValueError) as error:

@@ -98,6 +98,7 @@ def _phases(run: Run) -> str:
 
 
 def _schema(run: Run) -> str:
-    if run.schema_before == run.schema_after:
+    if run.schema_before in ("", run.schema_after):
+        # Nothing was migrated: the schema that it serves on.
         return run.schema_after or "-"
-    return f"{run.schema_before or '?'} -> {run.schema_after or '?'}"
+    return f"{run.schema_before} -> {run.schema_after or '?'}"

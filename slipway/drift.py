@@ -17,10 +17,12 @@ import msgspec
 from slipway import composefile
 from slipway.contract import Migrate
 from slipway.daemon import LABEL_ONE_OFF, LABEL_SERVICE, Daemon
+from slipway.edge import Edge
 from slipway.errors import SlipwayError
 from slipway.ledger import Ledger
 from slipway.release import COMPOSE_FILE, LABEL_RELEASE, Manifest
 from slipway.store import Store
+from slipway.switch import Site
 
 ABSENT = "absent"
 ANONYMOUS = "a volume without a name"
@@ -68,6 +70,7 @@ def look(store: Store, daemon: Daemon, manifest: Manifest, *, at_work: bool, ask
         found.append(Difference(COMPOSE_FILE, "content", "a Compose file", "nothing that Compose reads"))
     else:
         found += containers(document, mine, images, references)
+    found += _edge(store, manifest)
     if ask_schema:
         found += _schema(manifest, mine, Ledger(store.folder).schema())
     return found
@@ -80,6 +83,24 @@ def release_containers(bodies: Sequence[Mapping[str, Any]], release: str) -> dic
         for body in bodies
         if _labels(body).get(LABEL_RELEASE) == release and not _is_one_off(body)
     }
+
+
+def _edge(store: Store, manifest: Manifest) -> list[Difference]:
+    edge = Edge(store.root)
+    routed = any(spec.port for spec in manifest.services.values())
+    if not edge.exists():
+        return [Difference("edge", "stack", "present", ABSENT)] if routed else []
+    release, wanted = edge.release(store.name), manifest.id if routed else None
+    try:
+        if release != wanted:
+            return [Difference("edge", "route", wanted or "none", release or "none")]
+        if not Site(store, edge).says(manifest):
+            return [Difference("edge", "site", "as the release says", "changed")]
+        if not edge.agrees():
+            return [Difference("edge", "configuration", "as its files say", "another one is loaded")]
+    except SlipwayError:
+        return [Difference("edge", "state", "running", "does not answer")]
+    return []
 
 
 def _schema(manifest: Manifest, containers: Mapping[str, Mapping[str, Any]], recorded: str) -> list[Difference]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -29,7 +29,7 @@ def secrets_in(document: Any, under: str = "") -> Iterator[str]:
         case str():
             if SECRET_KEY.search(under):
                 yield document
-            yield from _password(document)
+            yield from passwords(document)
 
 
 def secrets_of(folder: Path) -> set[str]:
@@ -44,14 +44,19 @@ def secrets_of(folder: Path) -> set[str]:
 
 
 def redact(text: str, secrets: set[str]) -> str:
-    """Mask every secret in the text, the longest first, so that no tail of one stays.
+    """Mask every secret in the text."""
+    return replace(text, dict.fromkeys(secrets, MASK))
+
+
+def replace(text: str, masks: Mapping[str, str]) -> str:
+    """Put a mask of its own in the place of each secret, the longest first, so that no tail of one stays.
 
     A secret is masked as it is, as a log in JSON writes it, and line by line, since a log puts its prefix between.
     """
-    shapes = {shape for secret in secrets for shape in _shapes(secret)}
-    for secret in sorted(shapes, key=len, reverse=True):
-        if len(secret) >= SHORTEST:
-            text = text.replace(secret, MASK)
+    shapes = {shape: mask for secret, mask in masks.items() for shape in _shapes(secret)}
+    for shape in sorted(shapes, key=len, reverse=True):
+        if len(shape) >= SHORTEST:
+            text = text.replace(shape, shapes[shape])
     return text
 
 
@@ -62,7 +67,8 @@ def _shapes(secret: str) -> Iterator[str]:
         yield json.dumps(text, ensure_ascii=False)[1:-1]
 
 
-def _password(value: str) -> Iterator[str]:
+def passwords(value: str) -> Iterator[str]:
+    """The password of a URL, as it is written and as it is meant."""
     if "://" not in value:
         return
     try:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from slipway.daemon import Container, Daemon
 from slipway.drift import Difference, look
+from slipway.edge import Edge, Maintenance
 from slipway.errors import PreflightError
-from slipway.gate import Gate
 from slipway.lease import Lease, Leases
 from slipway.ledger import Entry, Ledger
-from slipway.network import addresses
 from slipway.release import Instance, Manifest, instances
 from slipway.store import ROOT, Store, environments
-
-MAINTENANCE_FILE = "maintenance.json"
+from slipway.switch import Site, gate_of
 
 
 class StatusRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -32,7 +31,7 @@ class HistoryRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What happened to an environment: its `last` runs."""
 
     name: str
-    last: int = 20
+    last: Annotated[int, msgspec.Meta(ge=1)] = 20
     check: bool = False
 
 
@@ -57,15 +56,6 @@ class Holder(msgspec.Struct, kw_only=True):
     fence: int
     seconds: float
     """How long it still holds without another call; 0 during a call, which may take its time."""
-
-
-class Maintenance(msgspec.Struct, kw_only=True):
-    """Maintenance mode, while it is on: everything but health is answered with 503."""
-
-    since: str
-    by: str
-    reason: str
-    retry_after: int
 
 
 class Status(msgspec.Struct, kw_only=True):
@@ -110,7 +100,7 @@ class Run(msgspec.Struct, kw_only=True):
     """What activating consisted of (start, switch, soak, drain, stop) -> seconds."""
     schema_before: str = ""
     schema_after: str = ""
-    """Both empty where nothing was migrated."""
+    """The revision that it served on; without one before, nothing was migrated."""
     unavailable_ms: int | None = None
     """For how long clients were not served; None where that was not measured."""
     reason: str = ""
@@ -132,18 +122,13 @@ def status(name: str, root: Path = ROOT, *, ask_schema: bool = False) -> Status:
         complaint="no release has served yet",
         services={},
         lease=_holder(lease),
-        maintenance=_maintenance(store),
+        maintenance=Site(store, Edge(root)).maintenance(),
     )
     if (current := store.current()) is None:
         return found
     daemon = Daemon()
     manifest = store.manifest(current)
-    gate = Gate(
-        manifest,
-        daemon,
-        addresses=addresses(store.path(current), manifest),
-        redacted=lambda text: store.project(manifest).redacted(text),
-    )
+    gate = gate_of(store, daemon, manifest)
     containers = gate.containers()
     found.environment = manifest.environment
     found.release = current
@@ -193,18 +178,11 @@ def _unfinished(lease: Lease) -> list[Difference]:
     return [Difference("lease", f"run {lease.run} of {lease.by}", "ended", f"broke off during {lease.what}")]
 
 
-def _maintenance(store: Store) -> Maintenance | None:
-    try:
-        return msgspec.json.decode((store.folder / MAINTENANCE_FILE).read_bytes(), type=Maintenance)
-    except FileNotFoundError:
-        return None
-
-
 def history(name: str, root: Path = ROOT) -> list[Run]:
     """Fold the ledger into runs, oldest first. Raises :class:`PreflightError` where there is no such environment."""
-    runs: dict[tuple[str, str], Run] = {}
+    runs: dict[tuple[str, str, str], Run] = {}
     for entry in Ledger(_existing(name, root).folder).entries():
-        key = (entry.run, entry.release)
+        key = (entry.run, entry.release, _verb(entry))
         run = runs.get(key)
         if run is None:
             run = runs[key] = Run(
@@ -229,4 +207,4 @@ def history(name: str, root: Path = ROOT) -> list[Run]:
 
 
 def _verb(entry: Entry) -> str:
-    return entry.phase if entry.phase in ("rollback", "stop") else "deploy"
+    return "deploy" if entry.phase in ("stage", "migrate", "activate") else entry.phase

@@ -46,9 +46,10 @@ class Site:
         upstreams: dict[str, list[str]] = {}
         for one in instances(manifest.services):
             upstreams.setdefault(one.service, []).append(f"{where[one.name]}:{manifest.services[one.service].port}")
-        return site(manifest, upstreams, self._maintenance())
+        return site(manifest, upstreams, self.maintenance())
 
-    def _maintenance(self) -> Maintenance | None:
+    def maintenance(self) -> Maintenance | None:
+        """What is said to people while the environment is in maintenance; None when it is not."""
         try:
             return msgspec.json.decode((self._store.folder / MAINTENANCE_FILE).read_bytes(), type=Maintenance)
         except FileNotFoundError:

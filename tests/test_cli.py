@@ -11,6 +11,7 @@ import pytest
 
 from slipway import __version__
 from slipway.cli import HANDLERS
+from slipway.ledger import Entry, Ledger
 
 
 def slipway(root: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -59,10 +60,13 @@ def test_nothing_deployed_yet_is_an_error_with_what_to_do(tmp_path: Path) -> Non
     assert done.stderr == "Nothing has been deployed to this host yet.\nDeploy something: playbooks/site.yml.\n"
 
 
-def test_a_name_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    done = slipway(tmp_path, "status", "--name", "shop")
+@pytest.mark.parametrize("verb", ["status", "history"])
+def test_a_name_that_is_not_there_is_an_error_with_the_names_that_are(verb: str, tmp_path: Path) -> None:
+    (tmp_path / "shop/releases").mkdir(parents=True)
+    done = slipway(tmp_path, verb, "--name", "shpo")
     assert done.returncode == 1
-    assert done.stderr == "There is no environment shop on this host.\nIt has none yet.\n"
+    assert done.stdout == ""
+    assert done.stderr == "There is no environment shpo on this host.\nIt has shop.\n"
 
 
 def test_a_name_that_never_served_is_unhealthy(tmp_path: Path) -> None:
@@ -80,6 +84,7 @@ def test_status_as_json_is_data(tmp_path: Path) -> None:
 
 
 def test_history_before_the_first_run_is_a_header_and_an_empty_list(tmp_path: Path) -> None:
+    (tmp_path / "shop/releases").mkdir(parents=True)
     assert slipway(tmp_path, "history", "--name", "shop").stdout.startswith("AT (UTC)")
     assert json.loads(slipway(tmp_path, "history", "--name", "shop", "--json").stdout) == []
 
@@ -87,6 +92,16 @@ def test_history_before_the_first_run_is_a_header_and_an_empty_list(tmp_path: Pa
 def test_logs_before_the_first_release_say_so(tmp_path: Path) -> None:
     done = slipway(tmp_path, "logs", "--name", "shop")
     assert (done.returncode, done.stderr.splitlines()[0]) == (1, "No release of shop has served yet.")
+
+
+def test_the_history_for_ansible_is_data_and_the_same_table(tmp_path: Path) -> None:
+    (tmp_path / "shop/releases").mkdir(parents=True)
+    for run in ("run-1", "run-2"):
+        Ledger(tmp_path / "shop").append(Entry(run=run, by="alice", phase="activate", release="r1"))
+    request = {"protocol": 1, "name": "shop", "last": 1}
+    answer = json.loads(slipway(tmp_path, "recount", "--json", stdin=json.dumps(request)).stdout)
+    assert [run["run"] for run in answer["runs"]] == ["run-2"]
+    assert answer["text"] + "\n" == slipway(tmp_path, "history", "--name", "shop", "--last", "1").stdout
 
 
 def refused(root: Path, verb: str, request: str) -> str:
@@ -142,6 +157,7 @@ def test_it_needs_root_and_says_so(arguments: list[str]) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "shop/releases").mkdir(parents=True)
     script = f"{sys.executable} -m slipway.cli --root {tmp_path} history --name shop | head -c 0"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr

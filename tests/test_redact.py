@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slipway.redact import redact, secrets_in, secrets_of
+from slipway.redact import redact, replace, secrets_in, secrets_of
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,7 @@ def test_a_folder_without_config_has_no_secrets(tmp_path: Path) -> None:
 
 def test_a_url_that_cannot_be_read_is_passed_over() -> None:
     assert list(secrets_in({"url": "http://[broken"})) == []
+
+
+def test_each_secret_can_have_a_mask_of_its_own() -> None:
+    assert replace("secret and secret-and-more", {"secret": "[1]", "secret-and-more": "[2]"}) == "[1] and [2]"

@@ -98,6 +98,57 @@ def test_a_release_that_someone_changed_by_hand_is_not_held_and_is_mended(
     assert [path.name for path in store.releases.iterdir()] == ["r1"]
 
 
+@pytest.mark.parametrize(
+    ("harm", "path", "how"),
+    [
+        (lambda path: path.write_text("edited"), "config/api/0.json", "changed"),
+        (lambda path: path.unlink(), "config/api/0.json", "absent"),
+        (lambda path: (path.parent / "more.json").touch(), "config/api/more.json", "not declared"),
+    ],
+    ids=["edited", "removed", "added"],
+)
+def test_a_file_that_someone_changed_by_hand_shows(
+    harm: Callable[[Path], None], path: str, how: str, store: Store
+) -> None:
+    place(store, release())
+    assert store.altered("r1") == {}
+    harm(store.path("r1") / "config/api/0.json")
+    assert store.altered("r1") == {path: how}
+
+
+def test_a_file_of_the_host_is_none_of_the_release(store: Store) -> None:
+    place(store, release())
+    (store.path("r1") / ".env").write_text("SLIPWAY_NETWORK=10.207.0\n")
+    assert store.altered("r1") == {}
+
+
+def test_without_its_sums_a_release_says_that_edits_do_not_show(store: Store) -> None:
+    place(store, release())
+    (store.path("r1") / "sums.json").unlink()
+    assert store.altered("r1") == {"sums.json": "absent or unreadable, so edits do not show"}
+
+
+def test_only_root_reads_the_sums(store: Store) -> None:
+    place(store, release())
+    assert stat.S_IMODE((store.path("r1") / "sums.json").stat().st_mode) == 0o400
+
+
+def test_a_discarded_release_is_gone_with_all_that_it_held(store: Store) -> None:
+    place(store, release("r1"))
+    place(store, release("r2"))
+    store.discard("r1")
+    assert [path.name for path in store.releases.iterdir()] == ["r2"]
+
+
+def test_a_release_whose_removal_was_killed_is_not_there_and_is_swept(store: Store) -> None:
+    # The first step of a removal, after which the call is killed.
+    place(store, release("r1"))
+    store.path("r1").rename(store.releases / ".staging-removed-0")
+    assert store.ids() == []
+    place(store, release("r2"))
+    assert [path.name for path in store.releases.iterdir()] == ["r2"]
+
+
 def test_a_placed_release_is_not_there_until_it_is_kept(store: Store) -> None:
     folder = store.place(release())
     assert store.ids() == []
