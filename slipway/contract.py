@@ -2,11 +2,12 @@
 
 The shapes here are what `app_services` in an inventory is decoded into. Decoding is strict: an unknown key is a
 mistake that an operator wants to hear about, never something to ignore. Durations are seconds, sizes are
-Compose strings (`256m`).
+Compose strings (`256m`) where nothing else is said.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -83,6 +84,10 @@ class Tls(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True)
     """For `acme`: PEM of the CA that the ACME server's own certificate is of, where that is no public one."""
 
 
+_SIZE = re.compile(r"([0-9]+)([kMG]i?)?B")
+_UNITS = {None: 1, "k": 10**3, "M": 10**6, "G": 10**9, "ki": 2**10, "Mi": 2**20, "Gi": 2**30}
+
+
 class Route(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """What the edge sends to a service from outside, and on which terms."""
 
@@ -95,10 +100,19 @@ class Route(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tru
     hsts: float = 31536000.0
     """Seconds that browsers insist on HTTPS; 0 does not say it."""
     max_body: str = "16MB"
+    """The largest request: a number and B, kB, MB, GB, kiB, MiB or GiB."""
     answer_timeout: float = 60.0
     """Seconds until the application has begun its answer."""
     patience: float = 5.0
     """Seconds that a request waits for an application that does not accept connections, while it is restarted."""
+
+    @property
+    def max_body_bytes(self) -> int:
+        """`max_body` as a number. Raises ValueError when it is none of its form."""
+        match = _SIZE.fullmatch(self.max_body)
+        if match is None:
+            raise ValueError(self.max_body)
+        return int(match[1]) * _UNITS[match[2]]
 
 
 class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

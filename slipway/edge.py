@@ -1,15 +1,20 @@
-"""The edge: the host's switch point and public entry, a Caddy that this module tells where traffic goes.
+"""The edge: the host's switch point and public entry, two Caddys that this module tells where traffic goes.
+
+The **entry** listens: ports, names, certificates, limits of a request, access logs. The **switch** behind it knows
+where the releases are. A deploy changes the switch alone, by a graceful reload: it takes its new configuration over
+whole or refuses it whole, and requests that it has begun go on under the old one for as long as they take. A reload
+closes idle connections too, and a client that is just sending on one would lose that request; so clients' connections
+end at the entry, which stays as it is, and each of its requests reaches the switch on a connection of its own.
 
     /srv/slipway/edge/              0700 root; a stack (`slipway.stack`), so `docker compose` works in it
-        Caddyfile                   what is the host's: addresses, ports, logs; imports every site
-        sites/<name>.caddy          what is an environment's: written here, its first line names the release
-        sites/_unknown.caddy        what answers for names that no site has, where the public entry is open at all
+        {entry,switch}.caddyfile    what is the host's; both import every site
+        entry/<name>.caddy          an environment's names, paths, certificates and limits
+        entry/_unknown.caddy        what answers for names that no site has, where the public entry is open at all
+        switch/<name>.caddy         where an environment's services are; its first line names the release
         certificates/<name>/        0400: what `own` certificates and private ACME servers need
         logs/<name>.log             access log: JSON, one line a request, no header and no query string
-        run/admin.sock              Caddy's admin API
+        run/                        sockets: the admin API of both, and the switch's own, one for each service
 
-A change is a reload: Caddy reads everything anew, refuses it whole or takes it over whole, keeps its sockets open
-and lets the requests that it has begun go on under the old configuration for as long as they take.
 Source: Caddy 2.6, https://caddyserver.com/docs/api.
 """
 
@@ -31,13 +36,13 @@ import msgspec
 from slipway.contract import Service, Tls
 from slipway.daemon import UnixConnection
 from slipway.errors import SlipwayError
-from slipway.release import Manifest
+from slipway.release import CERTIFICATES, Manifest
 from slipway.store import ROOT, hold
 
 MOUNT = "/etc/caddy"
 """Where the container sees the edge's folder."""
-CERTIFICATES = "edge"
-"""The folder of a release that holds what `tls` needs as files."""
+SOCKETS = "/run/caddy"
+"""Where both containers see its folder `run`."""
 PATIENCE = 30.0
 """Seconds that Caddy may take to answer its admin API."""
 TRY_AGAIN = "50ms"
@@ -48,17 +53,16 @@ servers close it, since a request on a connection that is being closed would be 
 SIT_OUT = "2s"
 """How long a replica that could not be reached gets no request, where there are others."""
 
+_HEAD = "# Written by slipway, which writes it anew at the next deploy.\n"
 _RELEASE = re.compile(r"# release ([0-9a-f]+)\n")
 _PUBLIC = re.compile(r"^(https?)://[^:\s]", re.MULTILINE)
-_SIZE = re.compile(r"([0-9]+) ?([kMG]i?)?B", re.IGNORECASE)
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 Upstreams = Mapping[str, Sequence[str]]
 """Service -> where its replicas listen: `address:port`."""
 
 
 class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
-    """An environment is closed for a while. `since` is a time for people, `retry_after` seconds for programs."""
+    """An environment is closed for a while. `since` is a time for people, `retry_after` is in seconds."""
 
     since: str
     by: str
@@ -66,73 +70,58 @@ class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: int
 
 
-def size(text: str) -> int:
-    """The bytes of a size such as `16MB` or `512KiB`. Raises ValueError for anything else."""
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(text)
-    return int(match[1]) * _UNITS[(match[2] or "").lower()]
-
-
 # --- The text of a site -------------------------------------------------------------------------------------------
 
 
-def site(manifest: Manifest, upstreams: Upstreams, maintenance: Maintenance | None = None) -> str:
-    """Lay out the site file of a release: every service that has a port, on loopback and under its public names.
+class Site(msgspec.Struct, frozen=True, kw_only=True):
+    """An environment's part of both configurations."""
+
+    entry: str
+    switch: str
+
+
+def site(manifest: Manifest, upstreams: Upstreams, maintenance: Maintenance | None = None) -> Site:
+    """Lay out the site of a release: every service that has a port, on loopback and under its public names.
 
     In maintenance everything answers 503 with a page, but for each service's own health path. Values are taken as
     they are: `slipway.inventory` has refused whatever could mean something else in a Caddyfile.
     """
     services = {name: spec for name, spec in manifest.services.items() if spec.port is not None}
-    head = f"# release {manifest.id}\n# Written by slipway, which writes it anew at the next deploy.\n"
-    blocks = [_snippet(manifest, name, spec, upstreams[name], maintenance) for name, spec in services.items()]
-    blocks += [_loopback(manifest, name, spec) for name, spec in services.items()]
-    for host, names in _hosts(services).items():
-        blocks += _public(manifest, host, {name: services[name] for name in names})
-    return "\n".join([head, *blocks])
+    blocks = [_switched(manifest, spec, upstreams[name], maintenance) for name, spec in services.items()]
+    return Site(
+        entry="\n".join([_HEAD, *_entry(manifest, services)]),
+        switch="\n".join([f"# release {manifest.id}\n{_HEAD}", *blocks]),
+    )
 
 
-def _hosts(services: Mapping[str, Service]) -> dict[str, list[str]]:
-    """Public name -> the services behind it."""
-    found: dict[str, list[str]] = {}
-    for name, spec in services.items():
-        for host in spec.route.hosts:
-            found.setdefault(host, []).append(name)
-    return found
-
-
-def _snippet(
-    manifest: Manifest, name: str, spec: Service, upstreams: Sequence[str], maintenance: Maintenance | None
-) -> str:
-    """What is done with a request to this service, whichever way it came in."""
+def _switched(manifest: Manifest, spec: Service, upstreams: Sequence[str], maintenance: Maintenance | None) -> str:
+    """What the switch does with a request to this service, whichever way it came in."""
+    where = [
+        f"bind unix/{SOCKETS}/{spec.host_port}.sock",
+        # Two releases that are reached alike are still two: Caddy passes over a configuration that it has already.
+        f"vars release {manifest.id}",
+    ]
     inner = _proxy(spec, upstreams) if maintenance is None else _closed(spec, upstreams, maintenance)
-    return _block(f"({_reference(manifest, name)})", inner)
+    # The switch listens on sockets alone. A port stands here because a site needs an address of its own.
+    return _block(f"http://:{spec.host_port}", [*where, *inner])
 
 
 def _proxy(spec: Service, upstreams: Sequence[str]) -> list[str]:
-    route = spec.route
-    limit = size(route.max_body)
-    length = "{header.Content-Length}"
     several = [f"fail_duration {SIT_OUT}"] if len(upstreams) > 1 else []
     transport = [
         "dial_timeout 1s",
-        f"response_header_timeout {_seconds(route.answer_timeout)}",
+        f"response_header_timeout {_seconds(spec.route.answer_timeout)}",
         f"keepalive {KEEP_ALIVE}",
     ]
     options = [
+        "import forwarded",
         "lb_policy round_robin",
-        f"lb_try_duration {_seconds(route.patience)}",
+        f"lb_try_duration {_seconds(spec.route.patience)}",
         f"lb_try_interval {TRY_AGAIN}",
         *several,
         *_lines("transport http", transport),
     ]
-    return [
-        # Before a byte of it is passed on. What comes without a length is counted, and ends in the entry's own 413.
-        f'@large expression `{length} != "" && int({length}) > {limit}`',
-        "respond @large 413",
-        *_lines("request_body", [f"max_size {limit}"]),
-        *_lines(f"reverse_proxy {' '.join(upstreams)}", options),
-    ]
+    return _lines(f"reverse_proxy {' '.join(upstreams)}", options)
 
 
 def _closed(spec: Service, upstreams: Sequence[str], maintenance: Maintenance) -> list[str]:
@@ -146,10 +135,32 @@ def _closed(spec: Service, upstreams: Sequence[str], maintenance: Maintenance) -
     return [*health, *_lines("handle", answer)]
 
 
-def _loopback(manifest: Manifest, name: str, spec: Service) -> str:
-    return _block(
-        f"http://:{spec.host_port}", ["bind 127.0.0.1", *_entry(manifest), f"import {_reference(manifest, name)}"]
-    )
+def _entry(manifest: Manifest, services: Mapping[str, Service]) -> Iterator[str]:
+    for name, spec in services.items():
+        yield _accepted(manifest, name, spec)
+    for name, spec in services.items():
+        address = f"http://:{spec.host_port}"
+        yield _block(address, ["bind 127.0.0.1", _site(manifest), f"import {_reference(manifest, name)}"])
+    hosts: dict[str, dict[str, Service]] = {}
+    for name, spec in services.items():
+        for host in spec.route.hosts:
+            hosts.setdefault(host, {})[name] = spec
+    for host, behind in hosts.items():
+        yield from _public(manifest, host, behind)
+
+
+def _accepted(manifest: Manifest, name: str, spec: Service) -> str:
+    """What the entry does with a request to this service, before the switch sees it."""
+    limit = spec.route.max_body_bytes
+    length = "{header.Content-Length}"
+    inner = [
+        # Before a byte of it is passed on. What comes without a length is counted, and ends in the site's own 413.
+        f'@large expression `{length} != "" && int({length}) > {limit}`',
+        "respond @large 413",
+        *_lines("request_body", [f"max_size {limit}"]),
+        f"import switch {spec.host_port}",
+    ]
+    return _block(f"({_reference(manifest, name)})", inner)
 
 
 def _public(manifest: Manifest, host: str, services: Mapping[str, Service]) -> Iterator[str]:
@@ -157,31 +168,33 @@ def _public(manifest: Manifest, host: str, services: Mapping[str, Service]) -> I
     first, spec = next(iter(services.items()))
     routes = list(_routes(manifest, services))
     if spec.route.tls is None:
-        yield _block(f"http://{host}", [*_entry(manifest), *routes])
+        yield _block(f"http://{host}", [_site(manifest), *routes])
         return
-    yield _block(f"http://{host}", [*_entry(manifest), "redir https://{host}{uri} 308"])
+    yield _block(f"http://{host}", [_site(manifest), "redir https://{host}{uri} 308"])
     hsts = [f'header Strict-Transport-Security "max-age={spec.route.hsts:.0f}"'] if spec.route.hsts else []
-    folder = f"{MOUNT}/certificates/{manifest.name}/{first}"
-    yield _block(f"https://{host}", [*_entry(manifest), *_tls(spec.route.tls, folder), *hsts, *routes])
+    yield _block(f"https://{host}", [_site(manifest), *_tls(manifest, first, spec.route.tls), *hsts, *routes])
 
 
-def _tls(tls: Tls, files: str) -> list[str]:
-    """`files` is the path of the service's certificates in the container, without their ending."""
-    match tls.mode:
-        case "own":
-            return [f"tls {files}.crt {files}.key"]
-        case "internal":
+def _tls(manifest: Manifest, service: str, tls: Tls) -> list[str]:
+    file = f"{MOUNT}/certificates/{manifest.name}/{service}"
+    # The files keep their names when a certificate is renewed, so what tells the old from the new stands here too.
+    renewed = [
+        f"vars {path} {fingerprint[:16]}"
+        for path, fingerprint in manifest.fingerprints.items()
+        if path.startswith(f"{CERTIFICATES}/{service}.") and not path.endswith(".key")
+    ]
+    match tls:
+        case Tls(mode="own"):
+            return [f"tls {file}.crt {file}.key", *renewed]
+        case Tls(mode="internal"):
             return ["tls internal"]
-        case "acme":
-            issuer = [
-                *([f"dir {tls.directory}"] if tls.directory else []),
-                *([f"email {tls.email}"] if tls.email else []),
-                *([f"trusted_roots {files}.ca"] if tls.ca else []),
-            ]
-            # Without a server named, Caddy's own two, of which one may be down.
-            if not tls.directory:
-                return [f"tls {tls.email}"] if tls.email else []
-            return _lines("tls", _lines("issuer acme", issuer))
+        case Tls(directory=""):
+            # Caddy's own two servers, of which one may be down.
+            return [f"tls {tls.email}"] if tls.email else []
+        case _:
+            email = [f"email {tls.email}"] if tls.email else []
+            roots = [f"trusted_roots {file}.ca"] if tls.ca else []
+            return [*_lines("tls", _lines("issuer acme", [f"dir {tls.directory}", *email, *roots])), *renewed]
 
 
 def _routes(manifest: Manifest, services: Mapping[str, Service]) -> Iterator[str]:
@@ -193,9 +206,8 @@ def _routes(manifest: Manifest, services: Mapping[str, Service]) -> Iterator[str
         yield from _lines("handle", ["respond 404"])
 
 
-def _entry(manifest: Manifest) -> list[str]:
-    # The release stands in what Caddy loads, so that a release that changes nothing but a certificate is loaded too.
-    return [f"import entry {manifest.name}", f"vars release {manifest.id}"]
+def _site(manifest: Manifest) -> str:
+    return f"import site {manifest.name}"
 
 
 def _reference(manifest: Manifest, service: str) -> str:
@@ -259,28 +271,43 @@ def _when(seconds: int) -> str:
 # --- What runs ------------------------------------------------------------------------------------------------------
 
 
-class Admin:
-    """Caddy's admin API on its socket; a question takes milliseconds."""
+class RefusedError(SlipwayError):
+    """Caddy does not take a configuration over, and goes on with the one before."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
 
-    def load(self, text: str) -> None:
-        """Take over a main Caddyfile, whole or not at all. Raises :class:`SlipwayError` with Caddy's own words."""
-        self._ask("POST", "/load", text)
+class UnreachableError(SlipwayError):
+    """Nobody answers on the admin socket: the edge is stopped, or was never started."""
 
-    def agrees(self, text: str) -> bool:
-        """Whether what is loaded is what the main Caddyfile `text` and all that it imports say now."""
-        return bool(self._ask("POST", "/adapt", text)["result"] == self._ask("GET", "/config/"))
 
-    def _ask(self, method: str, path: str, text: str = "") -> Any:
-        connection = UnixConnection(self._path, PATIENCE)
+class Caddy:
+    """One running Caddy: its main file, and the socket of its admin API. A question takes milliseconds.
+
+    Methods raise :class:`RefusedError` with Caddy's own words, or :class:`UnreachableError`.
+    """
+
+    def __init__(self, main: Path, socket: Path) -> None:
+        self._main = main
+        self._socket = socket
+
+    def agrees(self) -> bool:
+        """Whether what is loaded is what the main file, and all that it imports, say now."""
+        return bool(self._ask("POST", "/adapt")["result"] == self._ask("GET", "/config/"))
+
+    def reload(self) -> bool:
+        """Take the files over, whole or not at all, where they say something else. True when they did."""
+        if self.agrees():
+            return False
+        self._ask("POST", "/load")
+        return True
+
+    def _ask(self, method: str, path: str) -> Any:
+        connection = UnixConnection(self._socket, PATIENCE)
+        body = self._main.read_bytes() if method == "POST" else None
         try:
-            # Caddy takes questions without an origin alone: no browser can be made to ask.
-            headers = {"Content-Type": "text/caddyfile", "Host": ""}
-            connection.request(method, path, body=text.encode(), headers=headers)
+            # Caddy takes questions without a host alone: no browser can be made to ask.
+            connection.request(method, path, body, {"Content-Type": "text/caddyfile", "Host": ""})
             response = connection.getresponse()
-            body = response.read()
+            answer = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise UnreachableError(
                 f"The edge does not answer ({error}).", "Start it with playbooks/edge.yml, and run this again."
@@ -288,16 +315,12 @@ class Admin:
         finally:
             connection.close()
         if response.status != http.client.OK:
-            raise SlipwayError(
+            raise RefusedError(
                 "The edge refuses its new configuration and goes on with the one before.",
-                "Correct what it names.",
-                details=_said(body),
+                "Correct what it names below.",
+                details=_said(answer),
             )
-        return json.loads(body) if body else None
-
-
-class UnreachableError(SlipwayError):
-    """Nobody answers on the admin socket: the edge is stopped, or was never started."""
+        return json.loads(answer) if answer else None
 
 
 class Edge:
@@ -305,22 +328,27 @@ class Edge:
 
     def __init__(self, root: Path = ROOT) -> None:
         self._folder = root / "edge"
-        self._main = self._folder / "Caddyfile"
-        self._sites = self._folder / "sites"
-        self._admin = Admin(self._folder / "run" / "admin.sock")
+        run = self._folder / "run"
+        # What is public first: it is what an environment may be refused for, and what goes before its socket does.
+        self._caddys = [
+            Caddy(self._folder / "entry.caddyfile", run / "entry.sock"),
+            Caddy(self._folder / "switch.caddyfile", run / "switch.sock"),
+        ]
 
     def exists(self) -> bool:
         """Whether the stack was deployed here."""
-        return self._main.is_file()
+        return (self._folder / "switch.caddyfile").is_file()
 
     def release(self, name: str) -> str | None:
         """The release that the environment's site sends traffic to."""
-        match = _RELEASE.match(self.text(name) or "")
+        there = self.site(name)
+        match = _RELEASE.match(there.switch) if there else None
         return match[1] if match else None
 
-    def text(self, name: str) -> str | None:
-        """The environment's site file as it is."""
-        return (_read(self._site(name)) or b"").decode() or None
+    def site(self, name: str) -> Site | None:
+        """The environment's site as its files say."""
+        entry, switch = (_read(path) for path in self._files(name))
+        return Site(entry=entry.decode(), switch=switch.decode()) if entry is not None and switch is not None else None
 
     def answering(self, port: int) -> str | None:
         """The environment that the edge answers for on this loopback port, or None."""
@@ -333,51 +361,70 @@ class Edge:
         """The environment's access log."""
         return self._folder / "logs" / f"{name}.log"
 
-    def apply(self, name: str, text: str, certificates: Mapping[str, bytes] | None = None) -> None:
-        """Make `text` the site of an environment, and let the edge load it.
+    def apply(self, name: str, wanted: Site, certificates: Mapping[str, bytes] | None = None) -> None:
+        """Make `wanted` the site of an environment, and let the edge load it.
 
         `certificates` are the files that its `tls` names, as :func:`certificates` finds them in a release folder.
         When the edge refuses the site, or does not answer, the files before are put back and the error is raised.
         """
         if not self.exists():
             raise SlipwayError("There is no edge on this host.", "Run playbooks/edge.yml for it.")
+        entry, switch = self._files(name)
         folder = self._certificates(name)
-        gone = dict.fromkeys(folder.iterdir() if folder.is_dir() else [])
-        wanted = {folder / file: content for file, content in (certificates or {}).items()}
-        with hold(self._folder), _replaced({**gone, **wanted, self._site(name): text.encode()}):
-            self._load()
+        files: dict[Path, bytes | None] = dict.fromkeys(_within(folder))
+        files |= {folder / file: content for file, content in (certificates or {}).items()}
+        with hold(self._folder):
+            self._change({**files, entry: wanted.entry.encode(), switch: wanted.switch.encode()})
 
     def remove(self, name: str) -> None:
         """Take an environment out of the edge, which may be stopped. Not being there is fine."""
         if not self.exists():
             return
         folder = self._certificates(name)
-        files = [self._site(name), *(folder.iterdir() if folder.is_dir() else [])]
         with hold(self._folder):
-            if any(file.exists() for file in files):
-                with _replaced(dict.fromkeys(files)):
-                    self._load(may_be_stopped=True)
+            self._change(dict.fromkeys([*self._files(name), *_within(folder)]), may_be_stopped=True)
             with suppress(FileNotFoundError):
                 folder.rmdir()
-            for log in self.log(name).parent.glob(f"{name}*.log*"):
-                if re.fullmatch(rf"{name}(-\d{{4}}-[\dT.-]+)?\.log(\.gz)?", log.name):
+            rotated = re.compile(rf"{re.escape(name)}(-[0-9]{{4}}-[0-9T.-]+)?\.log(\.gz)?")
+            for log in _within(self._folder / "logs"):
+                if rotated.fullmatch(log.name):
                     log.unlink()
 
     def agrees(self) -> bool:
-        """Whether the edge runs what its files say."""
-        return self._admin.agrees(self._main.read_text())
+        """Whether the edge runs what its files say. Raises :class:`UnreachableError` when it does not run."""
+        try:
+            return all(caddy.agrees() for caddy in self._caddys)
+        except RefusedError:
+            return False
 
-    def _load(self, *, may_be_stopped: bool = False) -> None:
-        sites = [path.read_text() for path in self._sites.glob("[a-z]*.caddy")]
-        with _replaced({self._sites / "_unknown.caddy": _unknown(sites).encode() or None}):
+    def _change(self, files: Mapping[Path, bytes | None], *, may_be_stopped: bool = False) -> None:
+        """Write and load, both or neither."""
+        try:
+            with _replaced(files), _replaced({self._folder / "entry" / "_unknown.caddy": self._unknown(files)}):
+                self._reload(may_be_stopped=may_be_stopped)
+        except SlipwayError:
+            # What one had taken over before the other refused goes back, with the files.
+            with suppress(SlipwayError):
+                self._reload()
+            raise
+
+    def _reload(self, *, may_be_stopped: bool = False) -> None:
+        for caddy in self._caddys:
             try:
-                self._admin.load(self._main.read_text())
+                caddy.reload()
             except UnreachableError:
                 if not may_be_stopped:
                     raise
 
-    def _site(self, name: str) -> Path:
-        return self._sites / f"{name}.caddy"
+    def _unknown(self, files: Mapping[Path, bytes | None]) -> bytes | None:
+        """What answers for unknown names on the public ports that sites open, where Caddy would give an empty 200."""
+        there = {path: _read(path) for path in _within(self._folder / "entry") if path.name[0].isalpha()}
+        texts = [text for path, text in {**there, **files}.items() if text and path.parent.name == "entry"]
+        schemes = {scheme for text in texts for scheme in _PUBLIC.findall(text.decode())}
+        return "\n".join(_block(f"{scheme}://", ["respond 404"]) for scheme in sorted(schemes)).encode() or None
+
+    def _files(self, name: str) -> tuple[Path, Path]:
+        return self._folder / "entry" / f"{name}.caddy", self._folder / "switch" / f"{name}.caddy"
 
     def _certificates(self, name: str) -> Path:
         return self._folder / "certificates" / name
@@ -385,17 +432,11 @@ class Edge:
 
 def certificates(release: Path) -> dict[str, bytes]:
     """The files in the release folder `release` that its `tls` needs, for :meth:`Edge.apply`."""
-    folder = release / CERTIFICATES
-    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else {}
+    return {path.name: path.read_bytes() for path in _within(release / CERTIFICATES)}
 
 
-def _unknown(sites: Sequence[str]) -> str:
-    """What answers for unknown names on the public ports that the `sites` open; empty when they open none.
-
-    Caddy itself would give them an empty 200.
-    """
-    schemes = {scheme for text in sites for scheme in _PUBLIC.findall(text)}
-    return "\n".join(_block(f"{scheme}://", ["respond 404"]) for scheme in sorted(schemes))
+def _within(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 @contextmanager

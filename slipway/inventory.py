@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from slipway import routes
 from slipway.contract import ConfigFile, Service, decode_services
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def problems(services: object, *, strategy: Strategy, lock: Lock, fingerprint_ke
         return [f"The contract in app_services is wrong: {error}. Compare it with docs/configure.md."]
     if not contract:
         return ["The inventory declares no service. Describe at least one in app_services."]
-    found = list(_host_ports(contract))
+    found = [*_host_ports(contract), *routes.problems(contract)]
     if len(fingerprint_key) < MIN_SECRET:
         found.append(
             f"release_fingerprint_key is shorter than {MIN_SECRET} characters. "

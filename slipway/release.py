@@ -22,6 +22,8 @@ PROJECT_ID_LENGTH = 8
 
 COMPOSE_FILE = "compose.yml"
 MANIFEST_FILE = "manifest.json"
+CERTIFICATES = "edge"
+"""The folder with the files that `route.tls` gives the edge to read: <service>.crt, .key and .ca."""
 
 LABEL_NAME = "org.slipway.name"
 LABEL_STACK = "org.slipway.stack"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from slipway import __version__
 from slipway.contract import ConfigFile, Service, decode_services
 from slipway.errors import UsageError
 from slipway.release import (
+    CERTIFICATES,
     COMPOSE_FILE,
     LABEL_NAME,
     LABEL_RELEASE,
@@ -65,6 +67,7 @@ def render(
         for service, spec in contract.items()
         for config in spec.config_files
     ]
+    files += [file for service, spec in contract.items() for file in _edge_files(service, spec)]
     compose = _compose(name, environment, contract, images)
     release_id = identity(
         name=name,
@@ -117,6 +120,16 @@ def finish(rendered: dict[str, Any], compose_text: str, key: str) -> dict[str, A
     }
 
 
+def _edge_files(service: str, spec: Service) -> Iterator[File]:
+    """What the edge reads as files; root alone may."""
+    tls = spec.route.tls
+    if tls is None:
+        return
+    for ending, content in (("crt", tls.certificate), ("key", tls.key), ("ca", tls.ca)):
+        if content:
+            yield File(path=f"{CERTIFICATES}/{service}.{ending}", content=content)
+
+
 def _folder_path(service: str, config: ConfigFile) -> str:
     return f"config/{service}/{config.path.lstrip('/')}"
 
@@ -130,7 +143,11 @@ def _config_text(config: ConfigFile) -> str:
 
 def _without_secrets(spec: Service) -> Service:
     secret_env = dict.fromkeys(spec.secret_env, "")
-    return msgspec.structs.replace(spec, config_files=[], config_schema=[], env={}, secret_env=secret_env)
+    route = spec.route
+    if route.tls:
+        # Both are files of the release. The key is a secret, and a certificate says nothing without it.
+        route = msgspec.structs.replace(route, tls=msgspec.structs.replace(route.tls, certificate="", key=""))
+    return msgspec.structs.replace(spec, config_files=[], config_schema=[], env={}, secret_env=secret_env, route=route)
 
 
 def _promises(spec: Service) -> Service:

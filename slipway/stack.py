@@ -15,8 +15,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,7 +64,7 @@ class StackRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     name: str
     files: list[StackFile] = []
-    reload: Reload | None = None
+    reload: list[Reload] = []
     state: Literal["present", "stopped", "absent"] = "present"
     purge: bool = False
     wait: float = 60.0
@@ -193,27 +193,29 @@ class Stack:
         return self._answer(there, f"{done}, {kept}." if there else "Absent already.")
 
     def _reload(self, changes: list[StackFile], before: list[StackFile | None]) -> list[str]:
-        """Let a Caddy that runs take its main file over, and say so; when it refuses, put back what was `before`."""
-        reload = self.request.reload
-        if reload is None:
-            return []
-        # Imported here because only one stack needs it.
-        from slipway.edge import Admin, UnreachableError  # noqa: PLC0415
+        """Let the Caddys that run take their main files over, and name those that did.
 
-        admin, main = Admin(self.folder / reload.socket), self.folder / reload.file
+        When one refuses, put back what was `before`, and let the others take that over again.
+        """
+        # Imported here because only one stack needs it.
+        from slipway.edge import Caddy, RefusedError, UnreachableError  # noqa: PLC0415
+
+        def reload() -> Iterator[str]:
+            for main in self.request.reload:
+                caddy = Caddy(self.folder / main.file, self.folder / main.socket)
+                # One that does not run reads the file when it is started.
+                with suppress(UnreachableError, FileNotFoundError):
+                    if not caddy.agrees() if self.request.check else caddy.reload():
+                        yield f"{main.file} is loaded anew"
+
         try:
-            if not main.is_file() or admin.agrees(main.read_text()):
-                return []
-            if not self.request.check:
-                admin.load(main.read_text())
-        except UnreachableError:
-            # It reads the file when it is started.
-            return []
-        except SlipwayError:
+            return list(reload())
+        except RefusedError:
             for file, old in zip(changes, before, strict=True):
                 _restore(file.path, old, self.folder)
+            with suppress(SlipwayError):
+                list(reload())
             raise
-        return [f"{reload.file} is reloaded"]
 
     def _drift(self) -> list[str]:
         said = self._docker_compose(self.folder, "config", "--hash", "*")
@@ -224,7 +226,7 @@ class Stack:
                 details=said.stderr.strip(),
             )
         wanted = dict(line.split() for line in said.stdout.splitlines())
-        read_live = {COMPOSE_FILE, self.request.reload.file if self.request.reload else ""}
+        read_live = {COMPOSE_FILE, *(main.file for main in self.request.reload)}
         mounted = [self.folder / file.path for file in self.request.files if file.path not in read_live]
         newest = max((path.stat().st_mtime for path in mounted), default=0.0)
         return drift(look(self.project), wanted, newest)

@@ -29,9 +29,11 @@ options:
       gid: {description: Group., type: int, default: 0}
   reload:
     description:
-      - Where one of the files is the main file of a Caddy, which takes a change of it over by its admin socket. The
-        change is refused whole or taken over whole, and no container is replaced for it.
-    type: dict
+      - The files that are the main file of a Caddy, which takes a change of it over by its admin socket. The change is
+        refused whole or taken over whole, and no container is replaced for it.
+    type: list
+    elements: dict
+    default: []
     suboptions:
       file: {description: The main file's path., type: str, required: true}
       socket: {description: The admin socket's path relative to the folder., type: str, required: true}
@@ -97,7 +99,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "dict", "default": [], "options": file},
-            "reload": {"type": "dict", "options": reload},
+            "reload": {"type": "list", "elements": "dict", "default": [], "options": reload},
             "state": {"type": "str", "choices": ["present", "stopped", "absent"], "default": "present"},
             "purge": {"type": "bool", "default": False},
             "wait": {"type": "float", "default": 60.0},
