@@ -24,6 +24,8 @@ from slipway.release import LABEL_NAME, LABEL_RELEASE
 
 SOCKET = Path("/var/run/docker.sock")
 API = "/v1.44"
+STOP_PATIENCE = 600.0
+"""Seconds."""
 LABEL_SERVICE = "com.docker.compose.service"
 LABEL_ONE_OFF = "com.docker.compose.oneoff"
 LABEL_PROJECT = "com.docker.compose.project"
@@ -116,6 +118,17 @@ class Daemon:
         """Containers that publish the TCP `port` of this host: name -> environment or stack, if of one."""
         listed = self._get("/containers/json", filters=json.dumps({"publish": [f"{port}/tcp"]}))
         return {entry["Names"][0].lstrip("/"): entry["Labels"].get(LABEL_NAME, "") for entry in listed}
+
+    def stop_containers(self, labels: dict[str, str]) -> None:
+        """Stop the containers that have all of these labels, each with its own grace period."""
+        for entry in self._get("/containers/json", filters=_labelled(labels)):
+            # Longer than any grace period that makes sense.
+            self._request(f"/containers/{entry['Id']}/stop", timeout=STOP_PATIENCE, method="POST")
+
+    def remove_volumes(self, labels: dict[str, str]) -> None:
+        """Remove the volumes that have all of these labels. This is where data ends."""
+        for entry in self._get("/volumes", filters=_labelled(labels))["Volumes"] or []:
+            self._remove(f"/volumes/{quote(entry['Name'])}")
 
     def remove_containers(self, labels: dict[str, str]) -> None:
         """Remove the containers, running or not, that have all of these labels."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from slipway.daemon import Container, Daemon
+from slipway.daemon import LABEL_ONE_OFF, LABEL_PROJECT, Container, Daemon
 from slipway.edge import Edge, Maintenance
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError
 from slipway.lease import SECONDS, HeldError, Lease, Leases
@@ -22,11 +22,11 @@ from slipway.network import POOL, settle, subnet_of
 from slipway.plan import Activation, Have, plan_activation, plan_recovery
 from slipway.preview import preview
 from slipway.prune import prune
-from slipway.release import LABEL_NAME, LABEL_STACK, Manifest, Release, instances, project_of
+from slipway.release import LABEL_NAME, LABEL_RELEASE, LABEL_STACK, Manifest, Release, instances, project_of
 from slipway.schema import Pending, Schema, Way
 from slipway.status import status
 from slipway.store import Store
-from slipway.switch import MAINTENANCE_FILE, Site, Switch, gate_of, stop_release
+from slipway.switch import MAINTENANCE_FILE, Switch, Traffic, gate_of, stop_release
 from slipway.watch import Soak
 
 
@@ -52,7 +52,7 @@ class Deploy:
         self.daemon = Daemon()
         self.edge = Edge(store.root)
         self.schema = Schema(store, self.ledger)
-        self._site = Site(store, self.edge)
+        self._traffic = Traffic(store, self.edge)
         self._run = run
         self._fence = run.fence or 0
 
@@ -215,12 +215,12 @@ class Deploy:
 
     def _tidy(self, *keep: str) -> None:
         """Remove containers and networks of all releases but those to keep; a way back makes them anew."""
-        projects = self.daemon.projects()
-        for release_id in set(self.store.ids()) - set(keep):
-            if project_of(self.store.name, release_id) in projects:
-                # Tidying decides nothing; the next switch tries again.
-                with suppress(SlipwayError):
-                    self.store.project(self.store.manifest(release_id)).remove()
+        for release_id in {found.release for found in self.daemon.containers(self.store.name)} - set(keep):
+            # Tidying decides nothing; the next switch tries again.
+            with suppress(SlipwayError):
+                self.daemon.remove_containers({LABEL_NAME: self.store.name, LABEL_RELEASE: release_id})
+                project = project_of(self.store.name, release_id)
+                self.daemon.remove_networks({LABEL_NAME: self.store.name, LABEL_PROJECT: project})
 
     # --- verify ----------------------------------------------------------------------------------------------------
 
@@ -243,7 +243,7 @@ class Deploy:
     def _complaint(self, manifest: Manifest) -> str:
         if (current := self.store.current()) != manifest.id:
             return f"release {current} is current and not {manifest.id}"
-        if not self._site.says(manifest):
+        if not self._traffic.goes_to(manifest):
             return f"the edge sends traffic to {self.edge.release(manifest.name) or 'none'} or on other terms"
         gate = gate_of(self.store, self.daemon, manifest)
         images = {one.name: manifest.images[one.service] for one in instances(manifest.services)}
@@ -309,13 +309,12 @@ class Deploy:
         ids = self.store.ids()
         if not self.store.folder.exists() or self._run.check:
             return {"changed": self.store.folder.exists(), "removed": ids}
-        from slipway.project import remove_everything  # noqa: PLC0415 - as in Store.project
-
         with self._hold("destroy"):
             self.edge.remove(self.store.name)
-            for release_id in ids:
-                self.store.project(self.store.manifest(release_id)).remove()
-            remove_everything(self.store.name)
+            mine = {LABEL_NAME: self.store.name}
+            self.daemon.remove_containers(mine)
+            self.daemon.remove_networks(mine)
+            self.daemon.remove_volumes(mine)
             self.store.remove()
         return {"changed": True, "removed": ids}
 
@@ -330,7 +329,7 @@ class Deploy:
             )
         manifest = self.store.manifest(current)
         path = self.store.folder / MAINTENANCE_FILE
-        changed = path.exists() != bool(wanted) or not self._site.says(manifest)
+        changed = path.exists() != bool(wanted) or not self._traffic.goes_to(manifest)
         if not changed or self._run.check:
             return {"changed": changed}
         self._need_edge(manifest)
@@ -341,7 +340,7 @@ class Deploy:
                 beside.replace(path)
             else:
                 path.unlink(missing_ok=True)
-            self._site.send(manifest)
+            self._traffic.send_to(manifest)
             entry = self._entry("maintenance", manifest.id)
             entry.reason = f"on: {wanted.reason}" if wanted else "off"
             self.ledger.append(entry)
@@ -391,9 +390,7 @@ class Deploy:
 
     def _recover(self, left: Lease) -> None:
         """Finish or undo what a run left that is no more."""
-        from slipway.project import remove_containers  # noqa: PLC0415 - as in Store.project
-
-        remove_containers([found.id for found in self.daemon.containers(self.store.name) if found.one_off])
+        self.daemon.remove_containers({LABEL_NAME: self.store.name, LABEL_ONE_OFF: "True"})
         plan = plan_recovery(self._have())
         if plan.point:
             self.store.point(plan.point)
@@ -411,7 +408,9 @@ class Deploy:
 
     def _plan(self, manifest: Manifest) -> Activation:
         containers = {one.name for one in instances(manifest.services)}
-        return plan_activation(manifest.id, containers=containers, routed=self._site.says(manifest), have=self._have())
+        return plan_activation(
+            manifest.id, containers=containers, routed=self._traffic.goes_to(manifest), have=self._have()
+        )
 
     def _have(self) -> Have:
         running = {release: {one.service for one in found} for release, found in self._running().items()}

@@ -22,7 +22,7 @@ from slipway.errors import SlipwayError
 from slipway.ledger import Ledger
 from slipway.release import COMPOSE_FILE, LABEL_RELEASE, Manifest
 from slipway.store import Store
-from slipway.switch import Site
+from slipway.switch import Traffic
 
 ABSENT = "absent"
 ANONYMOUS = "a volume without a name"
@@ -94,7 +94,7 @@ def _edge(store: Store, manifest: Manifest) -> list[Difference]:
     try:
         if release != wanted:
             return [Difference("edge", "route", wanted or "none", release or "none")]
-        if not Site(store, edge).says(manifest):
+        if not Traffic(store, edge).goes_to(manifest):
             return [Difference("edge", "site", "as the release says", "changed")]
         if not edge.agrees():
             return [Difference("edge", "configuration", "as its files say", "another one is loaded")]

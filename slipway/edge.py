@@ -352,7 +352,7 @@ class Edge:
 
     def answering(self, port: int) -> str | None:
         """The environment that the edge answers for on this loopback port, or None."""
-        for path in self._sites.glob("[a-z]*.caddy"):
+        for path in _within(self._folder / "switch"):
             if f"http://:{port} {{" in path.read_text():
                 return path.stem
         return None

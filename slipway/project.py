@@ -17,7 +17,7 @@ from python_on_whales.exceptions import DockerException
 from slipway.contract import Migrate, Volume
 from slipway.errors import CommandError, PreflightError, SlipwayError
 from slipway.redact import redact, secrets_in, secrets_of
-from slipway.release import COMPOSE_FILE, LABEL_NAME, ONCE, ONCE_VARIABLE, Manifest
+from slipway.release import COMPOSE_FILE, ONCE, ONCE_VARIABLE, Manifest
 
 T = TypeVar("T")
 
@@ -208,43 +208,6 @@ class Project:
             found.update(secrets_in(environment))
             found.update(value for name, value in environment.items() if name in self._secret_env and value)
         return found
-
-
-def stop_containers(ids: list[str]) -> None:
-    """Stop containers of which no Compose file is left."""
-    _by_hand(lambda client: client.container.stop(ids))
-
-
-def remove_containers(ids: list[str]) -> None:
-    """Remove containers of which no Compose file is left, running or not."""
-    if ids:
-        _by_hand(lambda client: client.container.remove(ids, force=True))
-
-
-def remove_everything(name: str) -> None:
-    """Remove all containers, networks and volumes of the environment `name`. This is where data ends."""
-    label = {"label": f"{LABEL_NAME}={name}"}
-
-    def remove(client: DockerClient) -> None:
-        for container in client.container.list(all=True, filters=label):
-            container.remove(force=True)
-        for network in client.network.list(filters=label):
-            network.remove()
-        for volume in client.volume.list(filters=label):
-            volume.remove()
-
-    _by_hand(remove)
-
-
-def _by_hand(act: Callable[[DockerClient], object]) -> None:
-    try:
-        act(DockerClient())
-    except DockerException as error:
-        raise SlipwayError(
-            "Docker could not stop or remove what is no longer declared.",
-            "Its words are below.",
-            details=error.stderr or "",
-        ) from error
 
 
 @contextmanager

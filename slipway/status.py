@@ -16,7 +16,7 @@ from slipway.lease import Lease, Leases
 from slipway.ledger import Entry, Ledger
 from slipway.release import Instance, Manifest, instances
 from slipway.store import ROOT, Store, environments
-from slipway.switch import Site, gate_of
+from slipway.switch import Traffic, gate_of
 
 
 class StatusRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -122,7 +122,7 @@ def status(name: str, root: Path = ROOT, *, ask_schema: bool = False) -> Status:
         complaint="no release has served yet",
         services={},
         lease=_holder(lease),
-        maintenance=Site(store, Edge(root)).maintenance(),
+        maintenance=Traffic(store, Edge(root)).maintenance(),
     )
     if (current := store.current()) is None:
         return found

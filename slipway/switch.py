@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 import msgspec
 
 from slipway.daemon import Daemon
-from slipway.edge import Edge, Maintenance, certificates, site
+from slipway.edge import Edge, Maintenance, Site, certificates, site
 from slipway.errors import SlipwayError, UnhealthyError
 from slipway.gate import Gate
 from slipway.ledger import Entry
 from slipway.network import addresses, settle
 from slipway.plan import Activation
-from slipway.release import Manifest, instances
+from slipway.release import LABEL_NAME, LABEL_RELEASE, Manifest, instances
 from slipway.schema import Way
 from slipway.store import Store
 from slipway.watch import AccessLog, Prober, Soak, drain, soak
@@ -30,44 +30,39 @@ from slipway.watch import AccessLog, Prober, Soak, drain, soak
 MAINTENANCE_FILE = "maintenance.json"
 
 
-class Site:
-    """What the edge is told about releases of one environment."""
+class Traffic:
+    """Where the edge sends the requests for one environment."""
 
     def __init__(self, store: Store, edge: Edge) -> None:
         self._store = store
         self._edge = edge
 
-    def text(self, manifest: Manifest) -> str:
-        """The site file that sends traffic to this release, or an empty text: it has nothing to answer."""
-        if not any(spec.port for spec in manifest.services.values()):
-            return ""
-        folder = self._store.path(manifest.id)
-        where = addresses(folder, manifest)
+    def goes_to(self, manifest: Manifest) -> bool:
+        """Whether it goes to this release, on the release's own terms."""
+        return self._edge.site(manifest.name) == self._wanted(manifest)
+
+    def send_to(self, manifest: Manifest) -> None:
+        """Send it to this release. Raises :class:`SlipwayError`, with everything as it was."""
+        if wanted := self._wanted(manifest):
+            self._edge.apply(manifest.name, wanted, certificates(self._store.path(manifest.id)))
+        else:
+            self._edge.remove(manifest.name)
+
+    def _wanted(self, manifest: Manifest) -> Site | None:
+        """The site of this release; None where it has nothing to answer, or no address on this host yet."""
+        where = addresses(self._store.path(manifest.id), manifest)
         upstreams: dict[str, list[str]] = {}
         for one in instances(manifest.services):
-            upstreams.setdefault(one.service, []).append(f"{where[one.name]}:{manifest.services[one.service].port}")
-        return site(manifest, upstreams, self.maintenance())
+            if where and (port := manifest.services[one.service].port):
+                upstreams.setdefault(one.service, []).append(f"{where[one.name]}:{port}")
+        return site(manifest, upstreams, self.maintenance()) if upstreams else None
 
     def maintenance(self) -> Maintenance | None:
-        """What is said to people while the environment is in maintenance; None when it is not."""
+        """What users are told while they are kept out; None while they are not."""
         try:
             return msgspec.json.decode((self._store.folder / MAINTENANCE_FILE).read_bytes(), type=Maintenance)
         except FileNotFoundError:
             return None
-
-    def says(self, manifest: Manifest) -> bool:
-        """Whether the edge already sends traffic to this release, as it should."""
-        if not addresses(self._store.path(manifest.id), manifest):
-            return False
-        return (self._edge.text(manifest.name) or "") == self.text(manifest)
-
-    def send(self, manifest: Manifest) -> None:
-        """Send traffic to this release. Raises :class:`SlipwayError`, with everything as it was."""
-        text = self.text(manifest)
-        if not text:
-            self._edge.remove(manifest.name)
-            return
-        self._edge.apply(manifest.name, text, certificates(self._store.path(manifest.id)))
 
 
 class Switch:
@@ -92,7 +87,7 @@ class Switch:
         self._edge = edge
         self._daemon = daemon
         self._way = way
-        self._site = Site(store, edge)
+        self._traffic = Traffic(store, edge)
         self._began = datetime.now(UTC)
 
     def run(self, terms: Soak) -> None:
@@ -107,7 +102,7 @@ class Switch:
                         self._start()
                 log = AccessLog(self._edge.log(self._manifest.name))
                 with self._timed("switch"):
-                    self._site.send(self._manifest)
+                    self._traffic.send_to(self._manifest)
                     self._store.point(self._manifest.id)
                 switched = time.monotonic()
                 with self._timed("soak"):
@@ -250,7 +245,7 @@ class Switch:
         return f"The release before, {release_id}, serves again."
 
     def _send_back(self, manifest: Manifest) -> None:
-        self._site.send(manifest)
+        self._traffic.send_to(manifest)
         self._store.point(manifest.id)
 
     def _gate(self, manifest: Manifest) -> Gate:
@@ -272,9 +267,7 @@ def stop_release(store: Store, daemon: Daemon, release_id: str) -> None:
     if release_id in store.ids():
         store.project(store.manifest(release_id)).stop()
         return
-    from slipway.project import stop_containers  # noqa: PLC0415 - as in Store.project
-
-    stop_containers([found.id for found in daemon.containers(store.name) if found.release == release_id])
+    daemon.stop_containers({LABEL_NAME: store.name, LABEL_RELEASE: release_id})
 
 
 def _containers(manifest: Manifest, services: Collection[str]) -> list[str]:

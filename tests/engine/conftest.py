@@ -323,7 +323,7 @@ def make_environment(images: None, tmp_path_factory: pytest.TempPathFactory) -> 
     """Makes environments, each with a name and a port of its own, and removes them all."""
     made: list[Environment] = []
     root = tmp_path_factory.mktemp("srv")
-    if not (EDGE / "Caddyfile").exists():
+    if not (EDGE / "switch.caddyfile").exists():
         pytest.fail("There is no edge on this machine. Run playbooks/edge.yml first.")
     (root / "edge").symlink_to(EDGE)
 
