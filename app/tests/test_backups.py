@@ -14,8 +14,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 import sqlalchemy as sa
@@ -25,6 +27,16 @@ from backend.migrate import Migrations
 from backend_support import INHERITED, PASSWORD, SECRET, Cluster, Process, run_migrations, write_config
 
 Start = Callable[..., Process]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A `backend` that runs, and its pipes."""
+
+    process: subprocess.Popen[bytes]
+    input: IO[bytes]
+    output: IO[bytes]
+    complaints: IO[bytes]
 
 
 class Operator:
@@ -38,10 +50,18 @@ class Operator:
         program = [sys.executable, "-m", "backend", *arguments]
         return subprocess.run(program, env=self.environ, input=given, capture_output=True, timeout=120, check=False)
 
-    def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
+    @contextmanager
+    def begin(self, *arguments: str) -> Iterator[Begun]:
         program = [sys.executable, "-m", "backend", *arguments]
         pipe = subprocess.PIPE
-        return subprocess.Popen(program, env=self.environ, stdin=pipe, stdout=pipe, stderr=pipe)
+        with subprocess.Popen(program, env=self.environ, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            try:
+                yield Begun(process, process.stdin, process.stdout, process.stderr)
+            finally:
+                process.kill()
 
     def create(self) -> bytes:
         done = self.run("backup", "create")
@@ -315,23 +335,21 @@ def test_a_backup_of_the_other_kind_is_refused(on_sqlite: Operator, on_postgres:
 
 
 def test_a_restore_killed_in_the_middle_leaves_the_old_sqlite_database(on_sqlite: Operator, tmp_path: Path) -> None:
-    on_sqlite.write(30_000, size=4000)
+    on_sqlite.write(10_000, size=4000)
     backup = on_sqlite.create()
     on_sqlite.execute("INSERT INTO documents (title, content) VALUES ('later', '')")
     before = on_sqlite.count()
     log = tmp_path / "data" / "backend.db-wal"
 
-    restoring = on_sqlite.begin("backup", "restore")
-    assert restoring.stdin is not None
-    feeder = threading.Thread(target=feed, args=(restoring, backup))
-    feeder.start()
-    while not log.exists() or log.stat().st_size < len(backup) // 4:
-        assert restoring.poll() is None, "it ended before it was killed"
-        time.sleep(0.001)
-    restoring.kill()
-    feeder.join()
+    with on_sqlite.begin("backup", "restore") as restoring:
+        restoring.input.write(backup)
+        restoring.input.close()
+        while not log.exists() or log.stat().st_size < len(backup) // 4:
+            assert restoring.process.poll() is None, "it ended before it was killed"
+            time.sleep(0.001)
+        restoring.process.kill()
+        assert restoring.process.wait() == -signal.SIGKILL
 
-    assert restoring.wait() == -signal.SIGKILL
     assert on_sqlite.count() == before
     assert "later" in on_sqlite.titles()
     assert on_sqlite.run("backup", "restore", given=backup).returncode == 0
@@ -341,89 +359,67 @@ def test_a_restore_killed_in_the_middle_leaves_the_old_sqlite_database(on_sqlite
 def test_a_restore_killed_in_the_middle_leaves_the_old_postgresql_database(
     on_postgres: Operator, cluster: Cluster
 ) -> None:
-    on_postgres.write(2000, size=4000)
+    on_postgres.write(1000, size=4000)
     backup = on_postgres.create()
     on_postgres.execute("INSERT INTO documents (title, content) VALUES ('later', '')")
     before = on_postgres.count()
 
-    restoring = on_postgres.begin("backup", "restore")
-    assert restoring.stdin is not None
-    restoring.stdin.write(backup[: len(backup) * 3 // 4])
-    restoring.stdin.flush()
-    wait_for(lambda: "COPY" in " ".join(active(cluster, on_postgres.url)))
-    restoring.kill()
-    restoring.wait()
-    restoring.stdin.close()
+    with on_postgres.begin("backup", "restore") as restoring:
+        restoring.input.write(backup[: len(backup) * 3 // 4])
+        wait_for(lambda: "COPY" in " ".join(active(cluster, on_postgres.url)))
+        restoring.process.kill()
+        assert restoring.process.wait() == -signal.SIGKILL
 
     wait_for(lambda: not active(cluster, on_postgres.url))
     assert on_postgres.count() == before
     assert "later" in on_postgres.titles()
 
 
-def test_a_restore_that_is_told_to_stop_leaves_the_old_database(operator: Operator) -> None:
+@pytest.mark.parametrize("verb", ["restore", "verify"])
+def test_one_that_is_told_to_stop_while_it_reads_leaves_everything_as_it_was(operator: Operator, verb: str) -> None:
+    operator.write(200, size=1000)
+    backup, before = operator.create(), operator.count()
+
+    with operator.begin("backup", verb) as begun:
+        begun.input.write(backup[: len(backup) * 3 // 4])
+        time.sleep(1)
+        begun.process.terminate()
+        assert begun.process.wait(20) == 143
+        assert (begun.output.read(), begun.complaints.read()) == (b"", b"")
+
+    assert operator.count() == before
+
+
+def test_one_that_is_told_to_stop_while_it_writes_leaves_nothing_behind(operator: Operator) -> None:
+    operator.write(1000, size=1000)
+
+    with operator.begin("backup", "create") as creating:
+        time.sleep(1)  # nobody reads what it writes, so it waits in the middle
+        creating.process.terminate()
+        assert creating.process.wait(20) == 143
+        assert creating.complaints.read() == b""
+
+
+def test_what_a_killed_verification_left_is_removed_by_the_next(
+    operator: Operator, cluster: Cluster, tmp_path: Path
+) -> None:
     backup = operator.create()
-    restoring = operator.begin("backup", "restore")
-    assert restoring.stdin is not None
-    restoring.stdin.write(backup[: len(backup) // 2])
-    restoring.stdin.flush()
-    time.sleep(1)
-
-    restoring.terminate()
-
-    assert restoring.wait(20) == 143
-    restoring.communicate()
-    assert operator.count() == ROWS
-
-
-def test_a_verification_that_is_told_to_stop_leaves_nothing_behind(operator: Operator) -> None:
-    backup = operator.create()
-    verifying = operator.begin("backup", "verify")
-    assert verifying.stdin is not None
-    verifying.stdin.write(backup[:-50])
-    verifying.stdin.flush()
-    time.sleep(1)
-
-    verifying.terminate()
-
-    assert verifying.wait(20) == 143
-    assert verifying.communicate() == (b"", b"")
-
-
-def test_a_backup_that_is_told_to_stop_leaves_nothing_behind(operator: Operator) -> None:
-    operator.write(2000, size=1000)
-    creating = operator.begin("backup", "create")  # nobody reads its pipe, so it waits in the middle
-    time.sleep(1)
-
-    creating.terminate()
-
-    assert creating.wait(20) == 143
-    creating.communicate()
-
-
-def test_what_a_killed_verification_left_is_removed_by_the_next(operator: Operator, cluster: Cluster) -> None:
-    backup = operator.create()
-    verifying = operator.begin("backup", "verify")
-    assert verifying.stdin is not None
-    verifying.stdin.write(backup[:-50])
-    verifying.stdin.flush()
-    here = Path(operator.environ["SEMIONT_ROOT"])
-    wait_for(lambda: bool(scratch_databases(cluster) or list(here.rglob(".*backup-*"))))
-    verifying.kill()
-    verifying.communicate()
+    with operator.begin("backup", "verify") as verifying:
+        verifying.input.write(backup[:-50])
+        wait_for(lambda: bool(scratch_databases(cluster) or list(tmp_path.glob(".*backup-*"))))
+        verifying.process.kill()
 
     assert operator.verify(backup) == ROWS
 
 
 def test_a_reader_that_leaves_ends_it_without_a_traceback(operator: Operator) -> None:
-    operator.write(2000, size=1000)
-    creating = operator.begin("backup", "create")
-    assert creating.stdout is not None
-    creating.stdout.read(10)
-    creating.stdout.close()
+    operator.write(1000, size=1000)
 
-    assert creating.wait(20) == 1
-    assert creating.stderr is not None
-    assert b"Traceback" not in creating.stderr.read()
+    with operator.begin("backup", "create") as creating:
+        creating.output.read(10)
+        creating.output.close()
+        assert creating.process.wait(20) == 1
+        assert b"Traceback" not in creating.complaints.read()
 
 
 def test_a_full_disk_is_told(operator: Operator) -> None:
@@ -531,15 +527,15 @@ def test_what_belongs_to_others_in_the_same_database_stays(on_postgres: Operator
 
 
 def test_the_password_is_on_no_command_line(on_postgres: Operator, cluster: Cluster) -> None:
-    on_postgres.write(2000, size=1000)
-    with_lines = [on_postgres.begin("backup", "create"), on_postgres.begin("backup", "verify")]
-    wait_for(lambda: len(scratch_databases(cluster)) == 1)
-    time.sleep(0.5)
+    on_postgres.write(1000, size=1000)
+    backup = on_postgres.create()
 
-    lines = b"".join(line for path in Path("/proc").glob("[0-9]*/cmdline") for line in [content(path)])
-    for process in with_lines:
-        process.terminate()
-        process.communicate()
+    with on_postgres.begin("backup", "create"), on_postgres.begin("backup", "verify") as verifying:
+        verifying.input.write(backup[: len(backup) * 3 // 4])
+        wait_for(lambda: "COPY" in " ".join(active(cluster, "/" + "".join(scratch_databases(cluster)))))
+        lines = b"".join(content(path) for path in Path("/proc").glob("[0-9]*/cmdline"))
+        verifying.process.terminate()
+        verifying.process.wait()
 
     assert b"pg_dump" in lines
     assert b"pg_restore" in lines
@@ -578,13 +574,6 @@ def test_without_the_programs_it_says_what_to_install(on_postgres: Operator, tmp
 
     assert "There is no program pg_dump here." in on_postgres.refused("create", b"")
     assert "There is no program pg_restore here." in on_postgres.refused("verify", b"")
-
-
-def feed(process: subprocess.Popen[bytes], content: bytes) -> None:
-    assert process.stdin is not None
-    with suppress(BrokenPipeError):
-        process.stdin.write(content)
-        process.stdin.close()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from backend.backups import VERSION_TABLE, Rows, not_a_backup, ours
 from backend.database import Database, libpq_environment, reason, with_database
 from backend.errors import BackupError
-from backend.migrate import ADVISORY_LOCK
+from backend.locks import ADVISORY_LOCK
 
 STATEMENT_TIMEOUT: Final = 600.0
 """Seconds that creating a database, dropping it, or counting what is in it may take."""

@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 from backend.backups import Rows, failed, not_a_backup, ours
 from backend.database import LOCK_TIMEOUT
 from backend.errors import BackupError
-from backend.migrate import lock_path
+from backend.locks import lock_path
 
 PAGES: Final = 256
 """Pages that are copied at once: a signal is looked at in between."""

@@ -30,6 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from backend.database import Database, reason, tell_sqlite
 from backend.errors import DatabaseUnavailableError, MigrationError, UsageError
+from backend.locks import ADVISORY_LOCK, lock_path
 from backend.migrations import HERE, head
 from backend.readiness import read_schema, schema_on, schema_problem
 
@@ -39,9 +40,6 @@ LOCK_TIMEOUT: Final = 5.0
 """Seconds that a revision waits for a table: while it waits, everything behind it waits too."""
 STATEMENT_TIMEOUT: Final = 300.0
 """Seconds that one statement of a revision may run."""
-ADVISORY_LOCK: Final = 0x5E4D1047
-"""The number that migrations of this schema lock in PostgreSQL: any, but always the same."""
-
 
 _LOOKS: Final = re.compile(r"\s*(PRAGMA|SELECT|BEGIN|COMMIT|ROLLBACK)\b", re.IGNORECASE)
 """Statements of a rehearsal that change nothing, or that are the transaction around what does."""
@@ -236,11 +234,6 @@ class Migrations:
                     "Wait for it to end, or end it, and run this again.",
                 )
             await asyncio.sleep(0.1)
-
-
-def lock_path(database: Path) -> Path:
-    """The file whose lock keeps what changes an SQLite schema apart."""
-    return database.with_name(f"{database.name}.migrate.lock")
 
 
 async def _definitions(database: Database) -> list[str]:
