@@ -27,6 +27,10 @@ PASSWORD = "p:a/s@s%20w?rd#1"
 """What a password generator may come up with: every character that a URL gives a meaning to."""
 
 
+INHERITED = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+"""What a process of the tests gets from the tests' own environment: where programs and modules are found."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What came back."""
@@ -76,7 +80,7 @@ def command(*arguments: str, environ: dict[str, str]) -> subprocess.CompletedPro
     """Run `backend` in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "backend", *arguments],
-        env={"PATH": os.environ["PATH"], **environ},
+        env={**INHERITED, **environ},
         capture_output=True,
         text=True,
         timeout=60,
@@ -90,7 +94,7 @@ class Process:
     def __init__(self, config: dict[str, str], **environ: str) -> None:
         self.port = free_port()
         self.environ = {
-            "PATH": os.environ["PATH"],
+            **INHERITED,
             "BACKEND_HOST": "127.0.0.1",
             "BACKEND_PORT": str(self.port),
             "BACKEND_DRAIN_SECONDS": "0",

@@ -62,6 +62,29 @@ def test_migrate_down_says_what_it_took_back(environ: dict[str, str], capsys: py
     assert capsys.readouterr().out.splitlines()[2:] == ["took back 0002 Record who created a document.", "0001"]
 
 
+def test_migrate_down_says_when_there_is_nothing_to_take_back(
+    environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (["up"], ["down", "0001"], ["down", "0001"], ["down", "none"], ["down", "none"]):
+        assert main(["migrate", *arguments], environ) == 0
+
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "took back 0002 Record who created a document.",
+        "nothing to take back: the schema is at 0001",
+        "took back 0001 Create documents.",
+        "nothing to take back: the schema is at none",
+    ]
+
+
+def test_migrate_sql_prints_statements_and_logs_no_migration(environ: dict[str, str]) -> None:
+    done = command("migrate", "sql", environ=environ)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("-- 0001 Create documents.\nCREATE TABLE alembic_version (")
+    assert done.stdout.endswith(";\n")
+    assert command("migrate", "status", environ=environ).stdout == "none\n"
+
+
 def test_config_check_says_that_the_files_can_be_used(
     environ: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

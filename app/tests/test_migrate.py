@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
+import asyncpg  # type: ignore[import-untyped]
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -89,6 +92,108 @@ def test_up_goes_to_the_newest_revision_and_a_second_time_does_nothing(database_
 def test_up_can_stop_at_a_revision(database_url: str) -> None:
     assert up(database_url, "0001") == ["0001"]
     assert current(database_url) == "0001"
+
+
+def sql(url: str, versions: Path | None = None) -> str:
+    return "\n".join(on(url, lambda m: m.sql(), versions))
+
+
+def test_the_sql_of_up_is_told_revision_by_revision_and_always_the_same(database_url: str) -> None:
+    told = sql(database_url)
+
+    headings = [line for line in told.splitlines() if line.startswith("--")]
+    assert headings == ["-- 0001 Create documents.", "-- 0002 Record who created a document."]
+    first, second = told.split("-- 0002")
+    assert "CREATE TABLE documents" in first
+    assert "INSERT INTO schema_support (id, oldest_head) VALUES (1, '0001');" in first
+    assert "ALTER TABLE documents ADD COLUMN created_by VARCHAR(200);" in second
+    assert "UPDATE alembic_version SET version_num='0002'" in second
+    assert sql(database_url) == told
+    assert current(database_url) is None
+
+
+def test_the_sql_of_up_is_of_what_is_pending_and_nothing_when_nothing_is(database_url: str) -> None:
+    up(database_url, "0001")
+    assert sql(database_url).startswith("-- 0002 Record who created a document.\n")
+
+    up(database_url)
+    assert sql(database_url) == ""
+
+
+def test_the_sql_that_is_told_does_what_up_does(database_url: str, versions: Path) -> None:
+    add(versions, "0003", "0002", RICH)
+    up(database_url, "0001")
+    inspect(database_url, _insert)
+
+    run_script(database_url, sql(database_url, versions))
+
+    assert on(database_url, lambda m: m.current(), versions) == "0003"
+    columns = inspect(database_url, lambda c: [column["name"] for column in sa.inspect(c).get_columns("documents")])
+    assert columns == ["id", "title", "content", "created_by", "note"]
+    note = inspect(database_url, lambda c: c.exec_driver_sql("SELECT note FROM documents").scalar_one())
+    assert note == "it's; new\n\n-- Running upgrade"
+    assert inspect(database_url, lambda c: c.exec_driver_sql("SELECT title FROM documents").scalar_one()) == "kept"
+
+
+def run_script(url: str, script: str) -> None:
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            connection.executescript(script)
+        return
+
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(script)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+def test_sql_looks_at_the_live_schema_and_not_at_its_data(tmp_path: Path, versions: Path) -> None:
+    url = f"sqlite:///{tmp_path}/x.db"
+    up(url)
+    inspect(url, _insert)
+    add(versions, "0003", "0002", RICH)
+    before = (tmp_path / "x.db").read_bytes()
+
+    told = sql(url, versions)
+
+    assert "CREATE TABLE _alembic_tmp_documents" in told
+    assert "kept" not in told
+    assert not any(line.startswith(("PRAGMA", "SELECT", "BEGIN", "COMMIT")) for line in told.splitlines())
+    assert (tmp_path / "x.db").read_bytes() == before
+
+
+def test_a_revision_that_cannot_be_told_as_sql_is_named(database_url: str, versions: Path) -> None:
+    up(database_url)
+    add(versions, "0003", "0002", 'op.get_bind().execute(sa.text("SELECT 1 FROM documents")).scalar_one()')
+
+    with pytest.raises(MigrationError, match=r"Revision 0003 \(Revision 0003\.\) cannot be told as SQL: "):
+        sql(database_url, versions)
+
+
+def test_a_description_of_two_lines_stays_one_comment(tmp_path: Path, versions: Path) -> None:
+    add(versions, "0003", "0002", GOOD)
+    path = versions / "0003_test.py"
+    path.write_text(path.read_text().replace("Revision 0003.", "Goes on\nDROP TABLE documents;"))
+
+    told = sql(f"sqlite:///{tmp_path}/x.db", versions)
+
+    assert "-- 0003 Goes on\n" in told
+    assert "DROP TABLE" not in told
+
+
+def test_down_to_where_the_schema_is_does_nothing(database_url: str) -> None:
+    assert down(database_url, "base") == []
+    up(database_url)
+    assert down(database_url, NEWEST) == []
+    assert down(database_url, "0001") == ["0002"]
+    assert down(database_url, "0001") == []
+    assert current(database_url) == "0001"
+    with pytest.raises(UsageError, match="There is no way from revision 0001"):
+        down(database_url, "0002")
 
 
 def test_down_takes_back_one_revision_at_a_time_and_keeps_the_documents(database_url: str) -> None:
@@ -179,6 +284,11 @@ def add(versions: Path, revision: str, down: str, body: str) -> None:
 
 
 GOOD = 'op.create_table("good", sa.Column("id", sa.Integer, primary_key=True))'
+RICH = """\
+with op.batch_alter_table("documents", table_kwargs={"sqlite_autoincrement": True}) as batch:
+    batch.drop_column("created_at")
+    batch.add_column(sa.Column("note", sa.Text))
+op.execute("UPDATE documents SET note = 'it''s; new\\n\\n-- Running upgrade'")"""
 NARROWING = """op.execute("UPDATE schema_support SET oldest_head = '0003'")"""
 BROKEN = """\
 op.create_table("half", sa.Column("id", sa.Integer, primary_key=True))

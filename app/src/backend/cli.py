@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 from backend import config, logs
-from backend.errors import BackendError, UsageError
+from backend.backups import Backups
+from backend.errors import BackendError, BackupError, UsageError
 from backend.version import version
 
 DAY: Final = 86_400
@@ -30,8 +32,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """Run one command and return its exit code."""
-    # The kernel drops a signal for PID 1, which this is in a container, unless it is handled. Until uvicorn handles it
-    # in its own way, there is nothing to finish: the database rolls back what was not committed.
+    # The kernel drops a signal for PID 1, which this is in a container, unless it is handled. Until uvicorn or a backup
+    # handles it in its own way, there is nothing to finish: the database rolls back what was not committed.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     os.umask(0o077)  # an SQLite file has what the API asks a token for
     serving = False
@@ -64,9 +66,20 @@ def _parser() -> argparse.ArgumentParser:
     up = migrate.add_parser("up", help="apply what is pending")
     up.add_argument("revision", nargs="?", default="head", help="stop at this revision (default: the newest)")
     down = migrate.add_parser("down", help="take the newest revision back")
-    down.add_argument("revision", nargs="?", default="-1", help="go back to this revision; `base` takes all back")
+    down.add_argument(
+        "revision", nargs="?", default="-1", help="go back to this revision; `base`, or `none`, takes all back"
+    )
+    migrate.add_parser("sql", help="print the SQL that `up` would run; nothing when nothing is pending")
     migrate.add_parser("status", help="print the current revision, or none")
     migrate.add_parser("plan", help="print what is pending, one revision per line")
+
+    backups = verbs.add_parser("backup", help="save the database, check what was saved, put it back")
+    backups.set_defaults(run=_backup)
+    backup = backups.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
+    backup.add_parser("create", help="write a backup of the live database to stdout")
+    backup.add_parser("verify", help="restore the backup on stdin to a scratch database and print the rows per table")
+    backup.add_parser("count", help="print the rows per table of the live database")
+    backup.add_parser("restore", help="put the backup on stdin in the place of the live database")
 
     files = verbs.add_parser("config", help="check the files, or print their schemas").add_subparsers(
         required=True, metavar="VERB", title="verbs"
@@ -105,7 +118,13 @@ def _migrate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
                 case "up":
                     return [f"applied {step.id} {step.message}" for step in await migrations.up(arguments.revision)]
                 case "down":
-                    return [f"took back {step.id} {step.message}" for step in await migrations.down(arguments.revision)]
+                    target = "base" if arguments.revision == "none" else arguments.revision
+                    took = [f"took back {step.id} {step.message}" for step in await migrations.down(target)]
+                    return took or [f"nothing to take back: the schema is at {await migrations.current() or 'none'}"]
+                case "sql":
+                    # It says that it runs the revisions, which here it only seems to do.
+                    logging.getLogger("alembic").setLevel(logging.WARNING)
+                    return await migrations.sql()
                 case "plan":
                     return [f"{step.id} {step.message}" for step in await migrations.pending()]
                 case _:
@@ -116,6 +135,54 @@ def _migrate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     for line in asyncio.run(answer()):
         _say(line)
     return 0
+
+
+def _backup(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    # Unlike other verbs it has files and databases of its own to remove.
+    signal.signal(signal.SIGTERM, _leave)
+    backups = _backups(config.load(environ).environment.database.url)
+    match arguments.verb:
+        case "create":
+            _refuse_terminal(sys.stdout, "written", "backend backup create > backup")
+            try:
+                backups.create(sys.stdout.buffer)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise BackupError(f"The backup cannot be written: {error.strerror}.", "Free space for it.") from None
+        case "verify":
+            _refuse_terminal(sys.stdin, "read", "backend backup verify < backup")
+            _say(json.dumps(backups.verify(sys.stdin.buffer)))
+        case "count":
+            _say(json.dumps(backups.count()))
+        case _:
+            _refuse_terminal(sys.stdin, "read", "backend backup restore < backup")
+            backups.restore(sys.stdin.buffer)
+            _say("restored")
+    return 0
+
+
+def _backups(url: str) -> Backups:
+    from backend.database import Database  # noqa: PLC0415 - as above
+
+    path = Database(url).path
+    if path is None:
+        from backend.backups_postgres import PostgresBackups  # noqa: PLC0415 - as above
+
+        return PostgresBackups(url)
+    from backend.backups_sqlite import SqliteBackups  # noqa: PLC0415 - as above
+
+    return SqliteBackups(path)
+
+
+def _leave(_signal: int, _frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what was begun is being removed; a second one would disturb that
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _refuse_terminal(stream: TextIO, done: str, example: str) -> None:
+    if stream.isatty():
+        raise UsageError(f"A backup is not {done} at a terminal.", f"Use a file or a pipe: `{example}`.")
 
 
 def _config_check(_arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -167,11 +167,15 @@ def _parse(url: str) -> URL:
 
 
 def _sqlite_engine(url: URL, *, migrating: bool, lock_timeout: float) -> AsyncEngine:
-    engine = create_async_engine(
-        url, hide_parameters=True, execution_options={_IMMEDIATE: migrating}, poolclass=NullPool if migrating else None
-    )
+    engine = create_async_engine(url, hide_parameters=True, poolclass=NullPool if migrating else None)
+    tell_sqlite(engine.sync_engine, migrating=migrating, lock_timeout=lock_timeout)
+    return engine
 
-    @event.listens_for(engine.sync_engine, "connect")
+
+def tell_sqlite(engine: sa.Engine, *, migrating: bool, lock_timeout: float) -> None:
+    """Have an engine for SQLite open its connections, and begin its transactions, the way this module promises."""
+
+    @event.listens_for(engine, "connect")
     def tell(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver begins no transaction by itself any more; `begin` below does
         cursor = connection.cursor()
@@ -180,12 +184,10 @@ def _sqlite_engine(url: URL, *, migrating: bool, lock_timeout: float) -> AsyncEn
         cursor.execute(f"PRAGMA foreign_keys = {'OFF' if migrating else 'ON'}")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        writing = connection.get_execution_options().get(_IMMEDIATE, False)
+        writing = connection.get_execution_options().get(_IMMEDIATE, migrating)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-    return engine
 
 
 def _postgres_engine(url: URL, *, migrating: bool, statement_timeout: float, lock_timeout: float) -> AsyncEngine:
@@ -222,6 +224,38 @@ def _postgres_engine(url: URL, *, migrating: bool, statement_timeout: float, loc
         else {"pool_size": int(pool_size), "max_overflow": 0, "pool_timeout": CONNECT_TIMEOUT, "pool_pre_ping": True}
     )
     return create_async_engine(url.set(query={}), connect_args=connect_args, hide_parameters=True, **pool)
+
+
+def with_database(url: str, name: str) -> str:
+    """`url` with another database of the same server."""
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+def libpq_environment(url: str) -> dict[str, str]:
+    """The same connection for PostgreSQL's own programs, as the variables that they read.
+
+    An environment can be read by its owner alone, a command line by everybody.
+    """
+    parsed = _parse(url)
+    mode, root_certificate = parsed.query.get("sslmode"), parsed.query.get("sslrootcert")
+    if mode in _VERIFYING and root_certificate is None:
+        # What Python's default context looks at, too; libpq would look into a home directory.
+        root_certificate = ssl.get_default_verify_paths().cafile or "system"
+    said = {
+        "PGHOST": parsed.host,
+        "PGPORT": parsed.port,
+        "PGUSER": parsed.username,
+        "PGPASSWORD": parsed.password,
+        "PGDATABASE": parsed.database,
+        "PGSSLMODE": mode,
+        "PGSSLROOTCERT": root_certificate,
+        "PGGSSENCMODE": "disable",
+        "PGCONNECT_TIMEOUT": int(CONNECT_TIMEOUT),
+        "PGAPPNAME": "backend",
+        "PGCLIENTENCODING": "UTF8",
+        "LC_ALL": "C",
+    }
+    return {name: str(value) for name, value in said.items() if value is not None}
 
 
 def _ssl(mode: str, root_certificate: str | None) -> str | ssl.SSLContext:

@@ -30,3 +30,7 @@ class DatabaseUnavailableError(BackendError):
 
 class MigrationError(BackendError):
     """The schema could not be moved; it is as it was before the revision that failed."""
+
+
+class BackupError(BackendError):
+    """A backup could not be made, is none, or could not be restored; the live database is as it was."""

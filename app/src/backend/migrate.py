@@ -1,19 +1,23 @@
-"""Moving the schema: up, down, where it is, and what is pending. One run at a time, each revision whole or not at all.
+"""Moving the schema: up, down, where it is, what is pending and which SQL that is.
 
-Two runs at once are kept apart by an advisory lock in PostgreSQL and by a locked file beside the database in SQLite.
+One run at a time, each revision whole or not at all. Two runs at once are kept apart by an advisory lock in PostgreSQL
+and by a locked file beside the database in SQLite.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import io
 import os
+import re
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
 from alembic import command
@@ -24,8 +28,9 @@ from alembic.util import CommandError
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from backend.database import Database, reason
+from backend.database import Database, reason, tell_sqlite
 from backend.errors import DatabaseUnavailableError, MigrationError, UsageError
+from backend.locks import ADVISORY_LOCK, lock_path
 from backend.migrations import HERE, head
 from backend.readiness import read_schema, schema_on, schema_problem
 
@@ -35,8 +40,10 @@ LOCK_TIMEOUT: Final = 5.0
 """Seconds that a revision waits for a table: while it waits, everything behind it waits too."""
 STATEMENT_TIMEOUT: Final = 300.0
 """Seconds that one statement of a revision may run."""
-ADVISORY_LOCK: Final = 0x5E4D1047
-"""The number that migrations of this schema lock in PostgreSQL: any, but always the same."""
+
+_LOOKS: Final = re.compile(r"\s*(PRAGMA|SELECT|BEGIN|COMMIT|ROLLBACK)\b", re.IGNORECASE)
+"""Statements of a rehearsal that change nothing, or that are the transaction around what does."""
+_ALEMBICS_HEADING: Final = re.compile(r"^-- Running upgrade .*\n\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,19 @@ class Migrations:
             return []
         self._known(schema.current)
         return _revisions(self._upwards(schema.current, "head"))
+
+    async def sql(self) -> list[str]:
+        """The statements that `up` would run, each ended by `;`, after a comment line for each revision.
+
+        PostgreSQL's are what Alembic writes without a connection. On SQLite altering a table means to look at it and
+        copy it, so there the revisions run on a copy of the live schema without its data, and what they did is told.
+        """
+        pending = await self.pending()
+        if not pending:
+            return []
+        if not self.database.is_sqlite:
+            return self._written((await self.current()) or "base", pending)
+        return self._rehearsed(await _definitions(self.database), pending)
 
     async def up(self, target: str = "head") -> list[Revision]:
         """Apply what is pending up to `target`; returns what was applied, or raises MigrationError."""
@@ -136,6 +156,42 @@ class Migrations:
         self._alembic.attributes.update(connection=connection, on_apply=on_apply)
         run(self._alembic, target)
 
+    def _written(self, current: str, pending: list[Revision]) -> list[str]:
+        lines: list[str] = []
+        self._alembic.attributes.update(connection=None, on_apply=lambda **_: None)
+        for step in pending:
+            self._alembic.output_buffer = io.StringIO()
+            try:
+                command.upgrade(self._alembic, f"{current}:{step.id}", sql=True)
+            except Exception as error:
+                raise _untold(step, error) from error
+            current = step.id
+            written = _ALEMBICS_HEADING.sub("", self._alembic.output_buffer.getvalue(), count=1)
+            lines += [_heading(step), written.strip()]
+        return lines
+
+    def _rehearsed(self, definitions: list[str], pending: list[Revision]) -> list[str]:
+        engine = sa.create_engine("sqlite://", hide_parameters=True)
+        tell_sqlite(engine, migrating=True, lock_timeout=LOCK_TIMEOUT)
+        lines: list[str] = []
+        with engine.connect() as connection:
+            for definition in definitions:
+                connection.exec_driver_sql(definition)
+            connection.commit()
+            ran: list[str] = []
+            # The driver's own trace, because it has the values in their places.
+            cast("sqlite3.Connection", connection.connection.dbapi_connection).set_trace_callback(ran.append)
+            for step in pending:
+                ran.clear()
+                try:
+                    self._run(connection, command.upgrade, step.id, [])
+                except Exception as error:
+                    raise _untold(step, error) from error
+                changes = (statement.strip().rstrip(";") for statement in ran if not _LOOKS.match(statement))
+                lines += [_heading(step), *(f"{change};" for change in changes)]
+        engine.dispose()
+        return lines
+
     def _knows(self, revision: str) -> bool:
         return revision in {script.revision for script in self._scripts.walk_revisions()}
 
@@ -154,7 +210,7 @@ class Migrations:
                 await self._wait_for(lambda: _advisory_lock(connection))
                 yield connection  # the lock ends with the connection
             return
-        lock = self.database.path.with_name(f"{self.database.path.name}.migrate.lock")
+        lock = lock_path(self.database.path)
         try:
             handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -180,6 +236,29 @@ class Migrations:
             await asyncio.sleep(0.1)
 
 
+async def _definitions(database: Database) -> list[str]:
+    """What makes a schema like the live one in SQLite: its tables, what stands on them, the revision it is at."""
+    if not database.exists():
+        return []
+    query = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' "
+    query += "ORDER BY type <> 'table', rowid"
+    async with database.connect() as connection:
+        made = list((await connection.exec_driver_sql(query)).scalars())
+        current = (await connection.run_sync(schema_on)).current
+    return made if current is None else [*made, f"INSERT INTO alembic_version VALUES ('{current}')"]  # noqa: S608 - a revision's id
+
+
+def _heading(step: Revision) -> str:
+    return f"-- {step.id} {step.message}"
+
+
+def _untold(step: Revision, error: Exception) -> MigrationError:
+    return MigrationError(
+        f"Revision {step.id} ({step.message}) cannot be told as SQL: {reason(error)}.",
+        "It needs data or a connection to decide what it does; write it so that it does not.",
+    )
+
+
 async def _advisory_lock(connection: AsyncConnection) -> bool:
     held = (await connection.execute(sa.select(sa.func.pg_try_advisory_lock(ADVISORY_LOCK)))).scalar_one()
     await connection.commit()
@@ -195,4 +274,4 @@ async def _file_lock(handle: int) -> bool:
 
 
 def _revisions(scripts: Iterable[Script]) -> list[Revision]:
-    return [Revision(script.revision, script.doc) for script in scripts]
+    return [Revision(script.revision, script.doc.partition("\n")[0]) for script in scripts]

@@ -1,4 +1,7 @@
-"""What Alembic runs for `upgrade` and `downgrade`; `backend.migrate` hands it the connection and holds the lock."""
+"""What Alembic runs for `upgrade` and `downgrade`; `backend.migrate` hands it the connection and holds the lock.
+
+Without a connection, Alembic writes what it would run: that is how `backend.migrate` shows PostgreSQL's SQL.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from backend.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
+    dialect_name="postgresql",  # counts where there is no connection to tell
+    literal_binds=context.is_offline_mode(),
     target_metadata=metadata,
     render_as_batch=True,
     transaction_per_migration=True,
