@@ -187,17 +187,6 @@ class Backups:
             raise
 
 
-def counted(printed: str) -> dict[str, int]:
-    """What a command of the contract printed as its last line, as table -> rows. Raises :class:`SlipwayError`."""
-    try:
-        return msgspec.json.decode(printed.strip().rpartition("\n")[2], type=dict[str, int])
-    except msgspec.MsgspecError as error:
-        raise SlipwayError(
-            "The rows of the database could not be counted: the command printed no JSON object of table and rows.",
-            "Correct migrate.backup in the contract, or the image.",
-        ) from error
-
-
 def compare(then: Mapping[str, int], now: Mapping[str, int]) -> list[Difference]:
     """Which tables hold other numbers of rows now than they did then, by name."""
     found = (Difference(table, then.get(table), now.get(table)) for table in sorted({*then, *now}))

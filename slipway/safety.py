@@ -186,14 +186,12 @@ class Finding(msgspec.Struct, frozen=True):
     sentence: str
 
 
-def judge(sql: str, dialect: Dialect | None) -> list[Finding] | None:
-    """Judge the SQL of a migration. An empty list says that it is expand-only, None that nobody can tell.
+def judge(sql: str, dialect: Dialect) -> list[Finding]:
+    """Judge the SQL of a migration. An empty list says that it is expand-only.
 
-    Nobody can tell when the contract does not name the dialect. Raises :class:`SlipwayError` when squawk, which
-    judges PostgreSQL, cannot be run.
+    Where the contract names no dialect, nobody can tell. Raises :class:`SlipwayError` when squawk, which judges
+    PostgreSQL, cannot be run.
     """
-    if dialect is None:
-        return None
     if dialect == "sqlite":
         return list(_findings(_statements(sql, sqlite3.complete_statement), _sqlite))
     statements = _statements(sql)
@@ -211,7 +209,8 @@ class _Token(NamedTuple):
     kind: str
     text: str
     at: int
-    """Where it begins in the statement's `line`."""
+    end: int
+    """Where it begins and has ended in the statement's `line`."""
 
     @property
     def word(self) -> str:
@@ -263,8 +262,9 @@ class _Statement:
         self.several = bool(several) and self.verb in ("DROP", "TRUNCATE")
         self.actions = [_Action(tokens)]
         self.head: Sequence[_Token] = []
-        if (self.verb, self.kind) == ("ALTER", "TABLE") and len(tokens) > after:
-            self.head, self.actions = tokens[:after], list(_split(tokens[after:]))
+        """What all actions have in common: `ALTER TABLE t`."""
+        if (self.verb, self.kind) == ("ALTER", "TABLE") and (actions := list(_split(tokens[after:]))):
+            self.head, self.actions = tokens[:after], actions
 
     def _kind(self) -> tuple[str, int]:
         at = 1
@@ -313,8 +313,8 @@ def _statements(sql: str, complete: Callable[[str], bool] | None = None) -> list
         elif kind in ("comment", "space"):
             line = f"{line} "
         else:
-            tokens.append(_Token(kind, text, len(line)))
-            line += _shown(kind, text)
+            begun, line = len(line), line + _shown(kind, text)
+            tokens.append(_Token(kind, text, begun, len(line)))
     return found
 
 
@@ -336,16 +336,15 @@ def _with_depth(tokens: Iterable[_Token]) -> Iterator[tuple[_Token, int]]:
 
 
 def _split(tokens: Sequence[_Token]) -> Iterator[_Action]:
-    begin = 0
-    for at, (token, depth) in enumerate(_with_depth(tokens)):
-        if depth == 0 and token.text == ",":
-            yield _Action(tokens[begin:at])
-            begin = at + 1
-    yield _Action(tokens[begin:])
+    """Split at the commas that stand in no parentheses."""
+    commas = [at for at, (token, depth) in enumerate(_with_depth(tokens)) if depth == 0 and token.text == ","]
+    for begin, end in pairwise([-1, *commas, len(tokens)]):
+        if part := tokens[begin + 1 : end]:
+            yield _Action(part)
 
 
 def _folded(name: str) -> str:
-    return name[1:-1] if name[0] in '"`[' else name.lower()
+    return name[1:-1] if name.startswith(('"', "`", "[")) else name.lower()
 
 
 # --- Judging ------------------------------------------------------------------------------------------------------
@@ -370,16 +369,16 @@ class _New:
 
     def learn(self, statement: _Statement) -> None:
         """Take in what a statement has made."""
-        # What is created if it does not exist, or replaced, may have been there.
-        if statement.verb == "CREATE" and not {"EXISTS", "REPLACE"}.intersection(statement.words[:6]):
+        # What is created only if it does not exist, or replaced, may have been there.
+        maybe_old = {"EXISTS", "REPLACE"}.intersection(statement.words[:6])
+        if statement.verb == "CREATE" and statement.name and not maybe_old:
             self._objects.add((statement.kind, statement.name))
         for action in statement.actions:
-            words = action.outer
             if (name := _renamed_to(action)) and ("TABLE", statement.name) in self._objects:
                 self._objects.add(("TABLE", name))
-            if action.adds_column and not {"DEFAULT", "GENERATED"}.intersection(words):
-                column = next(token for token in action.tokens[1:] if token.word not in {"COLUMN", *NOISE})
-                self._columns.setdefault(statement.table, set()).add(_folded(column.text))
+            if action.adds_column and not {"DEFAULT", "GENERATED", "EXISTS"}.intersection(action.outer):
+                column = next((token.text for token in action.tokens[1:] if token.word != "COLUMN"), "")
+                self._columns.setdefault(statement.table, set()).add(_folded(column))
 
 
 Rule = Callable[[int, _Statement, _Action, _New], str]
@@ -393,7 +392,7 @@ def _findings(statements: Sequence[_Statement], rule_of: Rule) -> Iterator[Findi
         for action in statement.actions:
             rule = "" if new.holds(statement) else rule_of(number, statement, action, new)
             if rule == "ban-drop-table" and statement.name in replaced:
-                # A copy was filled and takes its name: what Alembic calls batch mode. One sentence for all of it.
+                # Batch mode in Alembic's words: a copy was filled and takes its name. One sentence for all of it.
                 rule = "replacing-table"
             if rule:
                 yield _finding(statement, action, rule)
@@ -443,8 +442,7 @@ def _required(words: Sequence[str]) -> bool:
 def _postgresql(
     said: Mapping[int, list[tuple[int, str]]], number: int, statement: _Statement, action: _Action, new: _New
 ) -> str:
-    begin = action.tokens[0].at
-    end = action.tokens[-1].at + len(action.tokens[-1].text)
+    begin, end = action.tokens[0].at, action.tokens[-1].end
     broken = {rule for column, rule in said.get(number, []) if begin <= column < end} - PASSED_OVER
     if action.adds_column or new.columns_only(statement.table, action):
         # Rows without the column stay allowed, unless another rule says otherwise.

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from slipway.backups import Backup, Backups, age, compare, counted
+from slipway.backups import Backup, Backups, age, compare
 from slipway.errors import CommandError, PreflightError, SlipwayError
 
 ROWS = {"documents": 120, "tags": 7}
@@ -293,13 +293,3 @@ def test_the_age_of_a_backup_is_told_in_words(seconds: int, words: str, backups:
     backup = take(backups)
     assert age(backup, datetime.fromisoformat(backup.at) + timedelta(seconds=seconds)) == words
     assert age(backup) == "less than a minute"
-
-
-def test_counted_rows_are_the_last_line_of_what_was_printed() -> None:
-    assert counted('connecting\n{"documents": 3}\n') == {"documents": 3}
-
-
-@pytest.mark.parametrize("printed", ["", "3", "[]", '{"documents": "3"}', '{"documents": 3', '{"documents": 3}\nbye'])
-def test_what_counts_no_rows_is_one_sentence(printed: str) -> None:
-    with pytest.raises(SlipwayError, match=r"printed no JSON object of table and rows\. Correct migrate\.backup"):
-        counted(printed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import threading
@@ -12,7 +13,7 @@ from typing import BinaryIO
 
 import pytest
 
-from slipway.backups import Backup, Backups, compare, counted
+from slipway.backups import Backup, Backups, compare
 from slipway.contract import Migrate
 from slipway.errors import CommandError, PreflightError
 from slipway.project import Project
@@ -41,13 +42,17 @@ class Database:
         self.project.run_to("app", self.command("create"), self.migrate, out)
 
     def verify(self, source: BinaryIO) -> dict[str, int]:
-        return counted(self.project.run_from("app", self.command("verify"), self.migrate, source))
+        return self._rows(self.project.run_from("app", self.command("verify"), self.migrate, source))
 
     def count(self) -> dict[str, int]:
-        return counted(self.project.run("app", self.command("count"), self.migrate))
+        return self._rows(self.project.run("app", self.command("count"), self.migrate))
 
     def restore(self, source: BinaryIO) -> None:
         self.project.run_from("app", self.command("restore"), self.migrate, source)
+
+    def _rows(self, printed: str) -> dict[str, int]:
+        rows: dict[str, int] = json.loads(printed)
+        return rows
 
     def take(self, backups: Backups) -> Backup:
         return backups.take(release="r1", revision="0001", service="app", create=self.create, verify=self.verify)
