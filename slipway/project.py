@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 LAST_LINES = "20"
 """Lines of each service that are shown when a release fails."""
+CLEAR_PATIENCE = 10.0
+"""Seconds that a one-off container has to be gone."""
 ERASE_LINE = "\x1b[2K"
 """Compose starts each line of logs with it, even where the output is no terminal and --ansi is never."""
 
@@ -178,8 +181,19 @@ class Project:
             os.chown(mountpoint, volume.uid, volume.gid)
 
     def _clear(self, container: str) -> None:
-        if self._client.container.exists(container):
-            self._client.container.remove(container, force=True)
+        deadline = time.monotonic() + CLEAR_PATIENCE
+        while self._client.container.exists(container):
+            try:
+                self._client.container.remove(container, force=True)
+            except DockerException as error:
+                # It may be on its way out already, which Docker calls an error.
+                if time.monotonic() > deadline:
+                    raise SlipwayError(
+                        f"Docker could not remove the container {container}.",
+                        "Its words are below.",
+                        details=str(error.stderr or ""),
+                    ) from error
+                time.sleep(0.05)
 
     def _do(self, verb: str, act: Callable[[], T]) -> T:
         try:
