@@ -52,7 +52,7 @@ def port() -> Iterator[int]:
 
 def ask(port: int, path: str, version: str = "", **promise: Any) -> str:
     health = Health(path=path, **promise)
-    return complaint(fetch(port, path, timeout=0.3), health, version)
+    return complaint(fetch("127.0.0.1", port, path, timeout=0.3), health, version)
 
 
 def test_an_answer_as_promised_is_no_complaint(port: int) -> None:
@@ -64,7 +64,7 @@ def test_an_answer_as_promised_is_no_complaint(port: int) -> None:
 
 def test_the_images_own_version_must_be_what_answers(port: int) -> None:
     health = Health(path="/ready", version="version")
-    answer = fetch(port, "/ready", 1)
+    answer = fetch("127.0.0.1", port, "/ready", 1)
     assert complaint(answer, health, "1.4.2") == ""
     assert complaint(answer, health, "1.4.3") == "/ready says version is '1.4.2' instead of '1.4.3'"
     assert complaint(answer, health, "") == "", "an image without a version label promises none"

@@ -79,7 +79,7 @@ def test_a_container_runs_locked_down(serving: Environment) -> None:
     assert (host["Memory"], host["PidsLimit"], host["NanoCpus"]) == (64 * 1024**2, 200, 10**9)
     assert host["RestartPolicy"]["Name"] == "unless-stopped"
     assert host["LogConfig"]["Config"] == {"max-file": "3", "max-size": "10m"}
-    assert host["PortBindings"] == {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(serving.port)}]}
+    assert host["PortBindings"] == {}, "only the edge listens"
 
 
 def test_a_release_folder_is_plain_compose_and_only_root_and_the_application_read_its_secrets(
@@ -179,7 +179,8 @@ def test_a_failing_migration_is_shown_and_the_old_release_serves_all_the_while(
         f"The migration of {still_serves.name} failed: `migrate up` ended with exit code 1.",
     )
     assert error.do_next == (
-        f"The release {still_serves.current()} still serves. Mend the migration and run the play again."
+        f"The release {still_serves.current()} still serves. The schema is at 0001 as before. "
+        "Mend the migration and run the play again."
     )
     assert "column shop.price does not exist" in error.details
     assert "[redacted]" in error.details
