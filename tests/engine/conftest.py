@@ -138,7 +138,7 @@ class Environment:
                 name: {"repository": spec["image"], "tag": spec["tag"], "digest": spec.get("digest", "")}
                 for name, spec in services.items()
             },
-            ports={name: spec["publish"] for name, spec in services.items()},
+            ports={name: spec["publish"] for name, spec in services.items() if "publish" in spec},
             min_free_mb=min_free_mb,
         )
 
@@ -154,8 +154,13 @@ class Environment:
         return self.release(services, self.preflight(services)["digests"])
 
     def deploy(self, version: str, *, soak: float = 0, keep: int = 5, unsafe: bool = False, **change: Any) -> Deployed:
+        return self.deploy_services(self.services(version, **change), soak=soak, keep=keep, unsafe=unsafe)
+
+    def deploy_services(
+        self, services: dict[str, Any], *, soak: float = 0, keep: int = 5, unsafe: bool = False
+    ) -> Deployed:
         """As the role `release` does it."""
-        release = self.prepare(version, **change)
+        release = self.release(services, self.preflight(services)["digests"])
         release_id = release["manifest"]["id"]
         run: dict[str, Any] = {"run": f"run-{time.monotonic_ns()}", "by": "alice"}
         staged = self.ask("stage", release=release, allow_unsafe=unsafe, **run)
