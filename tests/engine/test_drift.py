@@ -59,14 +59,16 @@ def container(environment: Environment) -> str:
 
 def test_limits_that_were_changed(standing: Environment) -> None:
     mine = container(standing)
-    docker("update", "--memory=128m", "--memory-swap=-1", "--cpus=0.5", "--pids-limit=32", "--restart=no", mine)
+    docker("update", "--memory=48m", "--memory-swap=128m", "--cpus=0.5", "--pids-limit=32", "--restart=no", mine)
     assert told(standing) == [
-        ("app", "memory", "64 MiB", "128 MiB"),
+        ("app", "memory", "64 MiB", "48 MiB"),
         ("app", "cpus", "1", "0.5"),
         ("app", "pids", "200", "32"),
         ("app", "restart", "unless-stopped", "no"),
     ]
-    docker("update", "--memory=64m", "--cpus=1", "--pids-limit=200", "--restart=unless-stopped", mine)
+    docker(
+        "update", "--memory=64m", "--memory-swap=128m", "--cpus=1", "--pids-limit=200", "--restart=unless-stopped", mine
+    )
 
 
 def test_a_network_that_was_joined(standing: Environment) -> None:
