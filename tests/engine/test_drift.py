@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -105,7 +106,7 @@ def test_a_container_of_nobody_knows_what_release(standing: Environment) -> None
 
 
 def test_a_site_of_the_edge_that_was_edited(standing: Environment) -> None:
-    site = standing.root / "edge/sites" / f"{standing.name}.caddy"
+    site = standing.root / "edge/switch" / f"{standing.name}.caddy"
     before = site.read_bytes()
     site.write_bytes(before + b"# a note\n")
     assert told(standing) == [("edge", "site", "as the release says", "changed")]
@@ -116,13 +117,17 @@ def test_a_site_of_the_edge_that_was_edited(standing: Environment) -> None:
 
 def test_a_schema_that_was_moved_is_what_the_database_itself_says(standing: Environment) -> None:
     schema = standing.volume() / "schema"
-    before = schema.read_bytes()
-    schema.write_text("0002")
-    assert told(standing) == [("app", "schema", "0001", "0002")]
+    before, owner = schema.read_bytes(), schema.stat()
+    schema.unlink()
+    assert told(standing) == [("app", "schema", "0001", "none")]
     # Who only asks how it stands, as the end of a deploy does, does not wait for the application.
     assert standing.ask("report", name=standing.name)["status"]["differences"] == []
     assert len(standing.ask("report", name=standing.name, schema=True)["status"]["differences"]) == 1
+    schema.write_text("9999")
+    how = "unknown: `migrate status` ended with exit code 1"
+    assert told(standing) == [("app", "schema", "0001", how)]
     schema.write_bytes(before)
+    os.chown(schema, owner.st_uid, owner.st_gid)
 
 
 def test_a_container_that_is_gone_is_told_and_the_next_deploy_makes_it_anew(standing: Environment) -> None:
