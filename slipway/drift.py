@@ -21,7 +21,7 @@ from slipway.edge import Edge
 from slipway.errors import SlipwayError
 from slipway.ledger import Ledger
 from slipway.release import COMPOSE_FILE, LABEL_RELEASE, Manifest
-from slipway.store import Store
+from slipway.store import Store, hold
 from slipway.switch import Traffic
 
 ABSENT = "absent"
@@ -96,11 +96,19 @@ def _edge(store: Store, manifest: Manifest) -> list[Difference]:
             return [Difference("edge", "route", wanted or "none", release or "none")]
         if not Traffic(store, edge).goes_to(manifest):
             return [Difference("edge", "site", "as the release says", "changed")]
-        if not edge.agrees():
+        if not _is_loaded(store, edge):
             return [Difference("edge", "configuration", "as its files say", "another one is loaded")]
     except SlipwayError:
         return [Difference("edge", "state", "running", "does not answer")]
     return []
+
+
+def _is_loaded(store: Store, edge: Edge) -> bool:
+    if edge.agrees():
+        return True
+    # Another environment may be just between writing its site and having it loaded.
+    with hold(store.root / "edge"):
+        return edge.agrees()
 
 
 def _schema(manifest: Manifest, containers: Mapping[str, Mapping[str, Any]], recorded: str) -> list[Difference]:

@@ -148,7 +148,7 @@ def _existing(name: str, root: Path) -> Store:
     if not store.exists():
         raise PreflightError(
             f"There is no environment {name} on this host.",
-            f"It has {', '.join(environments(root)) or 'none yet'}.",
+            f"This host has {', '.join(environments(root)) or 'none yet'}.",
         )
     return store
 

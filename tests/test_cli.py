@@ -66,7 +66,7 @@ def test_a_name_that_is_not_there_is_an_error_with_the_names_that_are(verb: str,
     done = slipway(tmp_path, verb, "--name", "shpo")
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr == "There is no environment shpo on this host.\nIt has shop.\n"
+    assert done.stderr == "There is no environment shpo on this host.\nThis host has shop.\n"
 
 
 def test_a_name_that_never_served_is_unhealthy(tmp_path: Path) -> None:

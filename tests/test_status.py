@@ -85,7 +85,7 @@ def test_what_was_not_measured_is_not_said_to_be_nothing(tmp_path: Path) -> None
 def test_an_environment_that_is_not_there_has_no_history_and_no_status(
     look: Callable[[str, Path], object], tmp_path: Path
 ) -> None:
-    with pytest.raises(PreflightError, match=r"There is no environment shop on this host\. It has none yet\."):
+    with pytest.raises(PreflightError, match=r"There is no environment shop on this host\. This host has none yet\."):
         look("shop", tmp_path)
     assert list(tmp_path.iterdir()) == [], "looking leaves nothing behind"
 

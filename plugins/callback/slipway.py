@@ -167,7 +167,9 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible ships no types
         host = result.host.get_name()
         color = {"changed": "yellow", "ok": "green"}.get(verdict, "red")
         self._show(f"  {verdict:<9}{took}  {host}  {_label(result.task)}", color)
-        if said:
+        if "\n" in said:
+            self._paragraph(said)
+        elif said:
             self._show(f"{'':22}{said}")
 
     def _paragraph(self, text: str) -> None:
@@ -197,11 +199,15 @@ def _phase(task: Any) -> str:
 
 
 def _standing(host: str, status: Mapping[str, Any], phases: Mapping[str, float]) -> str:
-    verdict = f"NOT HEALTHY: {status['complaint']}" if status["complaint"] else "healthy"
     rows = [("release", f"{status['release']}   schema {status['schema'] or '-'}")]
     for name, service in status["services"].items():
         digest = service["image"].partition("@")[2][:19]
         rows.append((name, f"{service['url'] or 'answers nobody'}   {service['tag']}   {digest}"))
+    rows += [("differs", _difference(one)) for one in status["differences"]]
+    if closed := status["maintenance"]:
+        rows.append(("closed", f"in maintenance since {closed['since'][:19]}, by {closed['by']}: {closed['reason']}"))
+    if lease := status["lease"]:
+        rows.append(("lease", f"{lease['by']} has it, run {lease['run']}, {lease['what']}"))
     took = " · ".join(f"{phase} {seconds:.1f} s" for phase, seconds in phases.items() if seconds >= WORTH_SAYING)
     rows.append(("took", took))
     sudo = "" if os.geteuid() == 0 else "sudo "
@@ -212,4 +218,14 @@ def _standing(host: str, status: Mapping[str, Any], phases: Mapping[str, float])
     ]
     width = max(len(label) for label, _ in rows)
     lines = "\n".join(f"  {label:<{width}}  {text}" for label, text in rows)
-    return f"\n{status['name']} on {host} is {verdict}.\n{lines}"
+    return f"\n{status['name']} on {host} is {_verdict(status)}.\n{lines}"
+
+
+def _verdict(status: Mapping[str, Any]) -> str:
+    if status["complaint"]:
+        return f"NOT HEALTHY: {status['complaint']}"
+    return "healthy, but NOT AS DECLARED" if status["differences"] else "healthy"
+
+
+def _difference(one: Mapping[str, str]) -> str:
+    return f"{one['where']} {one['field']}: {one['found'] or '-'} instead of {one['declared'] or '-'}"

@@ -7,13 +7,19 @@ DOCUMENTATION = r"""
 module: slipway_status
 short_description: How an environment stands on this host
 description:
-  - What `slipway status` shows, as data. Changes nothing.
+  - What `slipway status` shows, as data; what is not as the release declares it is part of that. Changes nothing.
 author: Slipway
 options:
   name:
     description: The environment's C(slipway_name).
     type: str
     required: true
+  schema:
+    description:
+      - Ask the database itself for its revision, inside the running container, and hold it against the one that the
+        last migration left. It takes as long as the application needs to answer.
+    type: bool
+    default: false
 attributes:
   check_mode: {support: full, description: It never changes anything.}
   diff_mode: {support: none, description: There is nothing to compare.}
@@ -28,7 +34,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 status:
-  description: Release, schema, complaint (empty when healthy) and services with state, tag, image, url and since.
+  description:
+    - C(name), C(environment), C(release), C(schema) and C(complaint), which is empty when it is healthy.
+    - C(services), by container, with C(state), C(tag), C(image), C(url) and C(since).
+    - C(differences), a list with C(where), C(field), C(declared) and C(found) for each thing that is not as declared.
+    - C(lease), the run that holds it with C(run), C(by), C(what), C(fence) and C(seconds), or null.
+    - C(maintenance) with C(since), C(by), C(reason) and C(retry_after), or null.
   type: dict
   returned: when the engine is there
 """
@@ -39,10 +50,10 @@ from ansible.module_utils.engine import call
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={"name": {"type": "str", "required": True}},
+        argument_spec={"name": {"type": "str", "required": True}, "schema": {"type": "bool", "default": False}},
         supports_check_mode=True,
     )
-    module.exit_json(**call(module, "report", name=module.params["name"]))
+    module.exit_json(**call(module, "report", name=module.params["name"], schema=module.params["schema"]))
 
 
 if __name__ == "__main__":

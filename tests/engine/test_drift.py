@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -59,14 +60,16 @@ def container(environment: Environment) -> str:
 
 def test_limits_that_were_changed(standing: Environment) -> None:
     mine = container(standing)
-    docker("update", "--memory=128m", "--memory-swap=-1", "--cpus=0.5", "--pids-limit=32", "--restart=no", mine)
+    docker("update", "--memory=48m", "--memory-swap=128m", "--cpus=0.5", "--pids-limit=32", "--restart=no", mine)
     assert told(standing) == [
-        ("app", "memory", "64 MiB", "128 MiB"),
+        ("app", "memory", "64 MiB", "48 MiB"),
         ("app", "cpus", "1", "0.5"),
         ("app", "pids", "200", "32"),
         ("app", "restart", "unless-stopped", "no"),
     ]
-    docker("update", "--memory=64m", "--cpus=1", "--pids-limit=200", "--restart=unless-stopped", mine)
+    docker(
+        "update", "--memory=64m", "--memory-swap=128m", "--cpus=1", "--pids-limit=200", "--restart=unless-stopped", mine
+    )
 
 
 def test_a_network_that_was_joined(standing: Environment) -> None:
@@ -103,7 +106,7 @@ def test_a_container_of_nobody_knows_what_release(standing: Environment) -> None
 
 
 def test_a_site_of_the_edge_that_was_edited(standing: Environment) -> None:
-    site = standing.root / "edge/sites" / f"{standing.name}.caddy"
+    site = standing.root / "edge/switch" / f"{standing.name}.caddy"
     before = site.read_bytes()
     site.write_bytes(before + b"# a note\n")
     assert told(standing) == [("edge", "site", "as the release says", "changed")]
@@ -114,13 +117,17 @@ def test_a_site_of_the_edge_that_was_edited(standing: Environment) -> None:
 
 def test_a_schema_that_was_moved_is_what_the_database_itself_says(standing: Environment) -> None:
     schema = standing.volume() / "schema"
-    before = schema.read_bytes()
-    schema.write_text("0002")
-    assert told(standing) == [("app", "schema", "0001", "0002")]
+    before, owner = schema.read_bytes(), schema.stat()
+    schema.unlink()
+    assert told(standing) == [("app", "schema", "0001", "none")]
     # Who only asks how it stands, as the end of a deploy does, does not wait for the application.
     assert standing.ask("report", name=standing.name)["status"]["differences"] == []
     assert len(standing.ask("report", name=standing.name, schema=True)["status"]["differences"]) == 1
+    schema.write_text("9999")
+    how = "unknown: `migrate status` ended with exit code 1"
+    assert told(standing) == [("app", "schema", "0001", how)]
     schema.write_bytes(before)
+    os.chown(schema, owner.st_uid, owner.st_gid)
 
 
 def test_a_container_that_is_gone_is_told_and_the_next_deploy_makes_it_anew(standing: Environment) -> None:
