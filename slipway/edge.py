@@ -377,7 +377,11 @@ class Edge:
             self._change({**files, entry: wanted.entry.encode(), switch: wanted.switch.encode()})
 
     def remove(self, name: str) -> None:
-        """Take an environment out of the edge, which may be stopped. Not being there is fine."""
+        """Take an environment out of the edge, which may be stopped. Not being there is fine.
+
+        Its access log stays until the edge itself is removed: Caddy keeps it open, and would go on writing to a file
+        that has no name any more if the environment came back.
+        """
         if not self.exists():
             return
         folder = self._certificates(name)
@@ -385,10 +389,6 @@ class Edge:
             self._change(dict.fromkeys([*self._files(name), *_within(folder)]), may_be_stopped=True)
             with suppress(FileNotFoundError):
                 folder.rmdir()
-            rotated = re.compile(rf"{re.escape(name)}(-[0-9]{{4}}-[0-9T.-]+)?\.log(\.gz)?")
-            for log in _within(self._folder / "logs"):
-                if rotated.fullmatch(log.name):
-                    log.unlink()
 
     def agrees(self) -> bool:
         """Whether the edge runs what its files say. Raises :class:`UnreachableError` when it does not run."""

@@ -140,6 +140,11 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda s: s["api"]["config_files"][0].update(mode="r--"),
         f"{CONFIG} has the mode 'r--'. Write it as an octal number in quotes, for example \"0440\".",
     ),
+    "route that cannot be served": (
+        lambda s: s["api"].update(route={"hosts": ["shop example"]}),
+        "app_services.api.route.hosts has 'shop example', which is no host name. "
+        "Write it in lower case, without scheme and port.",
+    ),
     "need that is not there": (
         lambda s: s["api"].update(needs=["cache"]),
         "The service api needs cache, which app_services does not have. Add it or drop the need.",

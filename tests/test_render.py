@@ -101,6 +101,25 @@ def test_a_secret_of_the_environment_is_in_the_compose_file_alone(services: Serv
     assert {file["path"]: file["mode"] for file in finished["release"]["files"]}["compose.yml"] == "0400"
 
 
+def test_a_certificate_and_its_key_are_files_for_the_edge_and_nowhere_else(services: Services) -> None:
+    tls = {"mode": "own", "certificate": "the-certificate", "key": "the-key-never-to-be-seen"}
+    services["api"]["route"] = {"hosts": ["shop.example"], "tls": tls}
+    found = rendered(services)
+    files = {file["path"]: file for file in found["files"]}
+    assert files["edge/api.crt"]["content"] == "the-certificate"
+    assert (files["edge/api.key"]["content"], files["edge/api.key"]["mode"]) == ("the-key-never-to-be-seen", "0400")
+    for part in ("manifest", "compose"):
+        assert "the-key" not in json.dumps(found[part])
+        assert "the-certificate" not in json.dumps(found[part])
+    assert found["manifest"]["services"]["api"]["route"]["tls"]["mode"] == "own"
+
+
+def test_the_ca_of_an_acme_server_is_a_file_too(services: Services) -> None:
+    tls = {"mode": "acme", "directory": "https://ca.example/dir", "ca": "the-ca"}
+    services["api"]["route"] = {"hosts": ["shop.example"], "tls": tls}
+    assert {file["path"] for file in rendered(services)["files"]} == {CONFIG, "edge/api.ca"}
+
+
 def test_what_may_be_logged_of_a_release_has_no_content_of_a_file(services: Services, secret: str) -> None:
     finished = render.finish(rendered(services), "compose: text\n", KEY)
     assert secret not in json.dumps(finished["release"])
@@ -168,6 +187,8 @@ def test_the_order_of_keys_does_not_matter(services: Services) -> None:
         {"tmpfs": []},
         {"init": True},
         {"health": {"path": "/elsewhere"}},
+        {"route": {"hosts": ["shop.example"]}},
+        {"route": {"hosts": ["shop.example"], "tls": {"mode": "own", "certificate": "c", "key": "k"}}},
         {"migrate": {"up": ["up"], "plan": ["plan"], "status": ["status"]}},
     ],
 )
