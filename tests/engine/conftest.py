@@ -46,7 +46,7 @@ def docker(*arguments: str, check: bool = True) -> str:
 
 
 def get(port: int, path: str = "/") -> dict[str, Any]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
         found: dict[str, Any] = json.load(response)
         return found
 
