@@ -228,6 +228,12 @@ def until(true: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.1)
 
 
+def listeners(port: int) -> list[str]:
+    """Who listens on a port, one a line."""
+    command = ["ss", "-Hltn", f"sport = :{port}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
 def trusting(pem: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(pem))
 
@@ -493,12 +499,16 @@ def test_a_port_that_another_program_holds_takes_nothing_from_anybody(edge: Edge
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         taken = holder.getsockname()[1]
-        with pytest.raises(SlipwayError, match="refuses") as refused:
-            edge.apply("other", site(manifest(taken, name="other"), {"api": [app]}))
-    assert "address already in use" in refused.value.details
+        for _ in range(5):
+            with pytest.raises(
+                SlipwayError, match=rf"cannot listen on 127\.0\.0\.1:{taken}: .*, process {os.getpid()}\."
+            ):
+                edge.apply("other", site(manifest(taken, name="other"), {"api": [app]}))
     assert edge.release("other") is None
     assert edge.agrees()
     assert ask(port)[0] == 200
+    # Caddy would have left some behind.
+    assert len(listeners(port)) == 1
 
 
 # --- without losing a request -------------------------------------------------------------------------------------
@@ -582,16 +592,16 @@ def test_maintenance_answers_503_with_a_page_and_health_still_reaches_the_applic
 ) -> None:
     shop = manifest(port, hosts=["shop.test"])
     edge.apply("shop", site(shop, {"api": [app]}, CLOSED))
+    until(lambda: ask(port, "/orders")[0] == 503, seconds=1)
     for answer in (ask(port, "/orders"), ask(80, "/orders", host="shop.test"), ask(port, method="POST", body=b"x")):
         status, headers, body = answer
-        assert status == 503, answer
         assert (status, headers["retry-after"], headers["cache-control"]) == (503, "120", "no-store")
         assert headers["content-type"] == "text/html; charset=utf-8"
         assert b"The database moves." in body
         assert body.rstrip().endswith(b"</html>")
     assert json.loads(ask(port, "/ready")[2])["path"] == "/ready"
     edge.apply("shop", site(shop, {"api": [app]}))
-    assert ask(port, "/orders")[0] == 200
+    until(lambda: ask(port, "/orders")[0] == 200, seconds=1)
 
 
 def test_what_is_killed_comes_back_with_every_site(running: Stack, edge: Edge, app: str, port: int) -> None:
