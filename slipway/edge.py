@@ -20,11 +20,13 @@ Source: Caddy 2.6, https://caddyserver.com/docs/api.
 
 from __future__ import annotations
 
+import errno
 import html
 import http.client
 import json
 import os
 import re
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -36,6 +38,7 @@ import msgspec
 from slipway.contract import Service, Tls
 from slipway.daemon import UnixConnection
 from slipway.errors import SlipwayError
+from slipway.ports import listener
 from slipway.release import CERTIFICATES, Manifest
 from slipway.store import ROOT, hold
 
@@ -285,23 +288,35 @@ class Caddy:
     Methods raise :class:`RefusedError` with Caddy's own words, or :class:`UnreachableError`.
     """
 
-    def __init__(self, main: Path, socket: Path) -> None:
+    def __init__(self, main: Path, admin: Path) -> None:
         self._main = main
-        self._socket = socket
+        self._admin = admin
 
     def agrees(self) -> bool:
         """Whether what is loaded is what the main file, and all that it imports, say now."""
-        return bool(self._ask("POST", "/adapt")["result"] == self._ask("GET", "/config/"))
+        return bool(self._wanted() == self._loaded())
 
     def reload(self) -> bool:
         """Take the files over, whole or not at all, where they say something else. True when they did."""
-        if self.agrees():
+        wanted, loaded = self._wanted(), self._loaded()
+        if wanted == loaded:
             return False
+        # Caddy 2.6 closes only some of the listeners that it has opened when another one turns out taken. The rest
+        # would go on beside its own, and answer some of the requests by a configuration that it refused.
+        for address in sorted(_listeners(wanted)):
+            if _port(address) not in map(_port, _listeners(loaded)):
+                _need_free(address)
         self._ask("POST", "/load")
         return True
 
+    def _wanted(self) -> Any:
+        return self._ask("POST", "/adapt")["result"]
+
+    def _loaded(self) -> Any:
+        return self._ask("GET", "/config/")
+
     def _ask(self, method: str, path: str) -> Any:
-        connection = UnixConnection(self._socket, PATIENCE)
+        connection = UnixConnection(self._admin, PATIENCE)
         body = self._main.read_bytes() if method == "POST" else None
         try:
             # Caddy takes questions without a host alone: no browser can be made to ask.
@@ -321,6 +336,31 @@ class Caddy:
                 details=_said(answer),
             )
         return json.loads(answer) if answer else None
+
+
+def _listeners(config: Any) -> set[str]:
+    """The TCP addresses that a configuration, in Caddy's own JSON, listens on."""
+    servers = ((config or {}).get("apps") or {}).get("http", {}).get("servers", {})
+    return {address for server in servers.values() for address in server["listen"] if not address.startswith("unix/")}
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def _need_free(address: str) -> None:
+    host = address.rpartition(":")[0].strip("[]")
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, _port(address)))
+            probe.listen()
+        except OSError as error:
+            holder = listener(_port(address)) if error.errno == errno.EADDRINUSE else None
+            raise RefusedError(
+                f"The edge cannot listen on {address}: {holder or error.strerror}.",
+                "Free it, or declare another one; what was served is served on.",
+            ) from error
 
 
 class Edge:
@@ -366,6 +406,8 @@ class Edge:
 
         `certificates` are the files that its `tls` names, as :func:`certificates` finds them in a release folder.
         When the edge refuses the site, or does not answer, the files before are put back and the error is raised.
+        Caddy answers a moment before its old listener is closed: a request of the next few milliseconds may still be
+        served by what was there before.
         """
         if not self.exists():
             raise SlipwayError("There is no edge on this host.", "Run playbooks/edge.yml for it.")

@@ -12,7 +12,9 @@ from ansible.template import Templar, trust_as_template
 
 from slipway.render import render
 
-TEMPLATE = Path(__file__).parents[1] / "compose" / "app" / "compose.yml.j2"
+KIT = Path(__file__).parents[1]
+TEMPLATE = KIT / "compose" / "app" / "compose.yml.j2"
+EDGE = sorted((KIT / "compose" / "edge").glob("*.j2"))
 
 
 def laid_out(compose: dict[str, Any], name: str = "shop") -> str:
@@ -66,3 +68,24 @@ def test_a_variable_that_is_not_there_is_an_error() -> None:
     templar = Templar(loader=DataLoader(), variables={"slipway_name": "shop"})
     with pytest.raises(Exception, match="__release_compose"):
         templar.template(trust_as_template(TEMPLATE.read_text()))
+
+
+@pytest.mark.parametrize("template", EDGE, ids=lambda path: path.name)
+def test_the_edge_is_laid_out_from_the_defaults_of_its_role(template: Path) -> None:
+    defaults = yaml.safe_load((KIT / "roles/edge/defaults/main.yml").read_text())
+    variables = {**defaults, "__edge_image": "registry.example/slipway/edge@sha256:1"}
+    text = Templar(loader=DataLoader(), variables=variables).template(trust_as_template(template.read_text()))
+    assert "{{" not in text
+    if template.name == "compose.yml.j2":
+        services = yaml.safe_load(text)["services"]
+        assert {name: body["image"] for name, body in services.items()} == dict.fromkeys(
+            ("entry", "switch"), "registry.example/slipway/edge@sha256:1"
+        )
+    else:
+        assert text.count("{") == text.count("}")
+
+
+@pytest.mark.parametrize("template", EDGE, ids=lambda path: path.name)
+def test_an_edge_without_its_variables_is_an_error(template: Path) -> None:
+    with pytest.raises(Exception, match="is undefined"):
+        Templar(loader=DataLoader(), variables={}).template(trust_as_template(template.read_text()))
