@@ -418,6 +418,18 @@ class Edge:
         with hold(self._folder):
             self._change({**files, entry: wanted.entry.encode(), switch: wanted.switch.encode()})
 
+    def hold(self, name: str) -> None:
+        """Let requests for an environment wait at the entry, for a minute at most, until :meth:`apply` says where to.
+
+        A request that waits at the switch could only ever reach the release that it was for when it came.
+        """
+        there = self.site(name)
+        if there is None:
+            return
+        head = "".join(line for line in there.switch.splitlines(keepends=True) if line.startswith("#"))
+        with hold(self._folder):
+            self._change({self._files(name)[1]: head.encode()})
+
     def remove(self, name: str) -> None:
         """Take an environment out of the edge, which may be stopped. Not being there is fine.
 

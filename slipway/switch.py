@@ -14,8 +14,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import msgspec
-from msgspec.structs import replace
-
 from slipway.daemon import Daemon
 from slipway.edge import Edge, Maintenance, Site, certificates, site
 from slipway.errors import SlipwayError, UnhealthyError
@@ -29,8 +27,6 @@ from slipway.store import Store
 from slipway.watch import AccessLog, Prober, Soak, drain, soak
 
 MAINTENANCE_FILE = "maintenance.json"
-HELD = 60.0
-"""Seconds that requests wait while the schema is moved with nothing running."""
 
 
 class Traffic:
@@ -50,14 +46,6 @@ class Traffic:
             self._edge.apply(manifest.name, wanted, certificates(self._store.path(manifest.id)))
         else:
             self._edge.remove(manifest.name)
-
-    def hold(self, manifest: Manifest) -> None:
-        """Let requests wait while this release is stopped for a while, longer than its own terms say."""
-        services = {
-            name: replace(spec, route=replace(spec.route, patience=max(spec.route.patience, HELD)))
-            for name, spec in manifest.services.items()
-        }
-        self.send_to(replace(manifest, services=services))
 
     def _wanted(self, manifest: Manifest) -> Site | None:
         """The site of this release; None where it has nothing to answer, or no address on this host yet."""
@@ -155,8 +143,7 @@ class Switch:
         settle(self._store.root, self._store.path(self._manifest.id), self._manifest.project, self._daemon)
         # Made before the old ones stop, so that they are missed for as short as can be.
         project.create()
-        if self._plan.fall_back in self._plan.stop:
-            self._traffic.hold(self._store.manifest(str(self._plan.fall_back)))
+        self._edge.hold(self._manifest.name)
         for old in self._plan.stop:
             stop_release(self._store, self._daemon, old)
         way.there()
@@ -174,6 +161,8 @@ class Switch:
         if rest:
             # Made before the old ones stop, so that they are missed for the length of a start and no longer.
             project.create()
+            if any(manifest.services[name].port for name in rest):
+                self._edge.hold(manifest.name)
             for old in self._plan.stop:
                 self._stop_singletons(old, rest)
             project.start()
