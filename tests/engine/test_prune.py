@@ -14,6 +14,8 @@ Environment = Any
 """The class of tests/engine/conftest.py, which a test file cannot import."""
 
 MIGRATE = {**{verb: ["migrate", verb] for verb in ("up", "plan", "status")}, "backup": "none"}
+IDLE = ["-c", "import time; time.sleep(600)"]
+"""Arguments of Python that keep a container running."""
 
 
 def docker(*arguments: str) -> str:
@@ -45,6 +47,19 @@ def neighbour(make_environment: Callable[[], Environment]) -> Iterator[Environme
     fresh.clear()
 
 
+@pytest.fixture
+def own(environment: Environment) -> Iterator[str]:
+    """The tag of an image that no other environment on this machine has."""
+    repository = environment.services("1.0")["app"]["image"]
+    tagged = f"{repository}:1.0-own"
+    build = ["docker", "build", "--quiet", f"--tag={tagged}", "-"]
+    subprocess.run(build, input=f"FROM {repository}:1.0\nLABEL own=yes\n", check=True, capture_output=True, text=True)
+    docker("push", "--quiet", tagged)
+    yield "1.0-own"
+    # So that it is known again by its digest, by which it is taken out of the registry with the others.
+    docker("push", "--quiet", tagged)
+
+
 def test_the_newest_good_releases_stay_and_the_others_go_with_their_containers_and_networks(
     environment: Environment,
 ) -> None:
@@ -71,11 +86,11 @@ def test_a_failed_release_pushes_no_good_one_out_and_goes_with_the_next_good_one
 
 
 def test_an_image_goes_with_the_last_release_of_any_environment_that_needs_it(
-    environment: Environment, neighbour: Environment
+    environment: Environment, neighbour: Environment, own: str
 ) -> None:
-    old = deploy(environment, "1.0")
+    old = deploy(environment, own)
     shared = image(old, environment)
-    kept = deploy(neighbour, "1.0")
+    kept = deploy(neighbour, own)
     standing = neighbour.standing()
 
     deploy(environment, "1.1", "a")
@@ -115,7 +130,15 @@ def test_a_release_whose_network_somebody_else_is_in_waits_until_that_has_gone(e
     theirs = image(old, environment)
     guest = f"{environment.name}-guest"
     deploy(environment, "1.0", "a")
-    docker("run", "--detach", f"--name={guest}", f"--network={environment.name}-{old.id[:8]}_default", theirs)
+    docker(
+        "run",
+        "--detach",
+        f"--name={guest}",
+        f"--network={environment.name}-{old.id[:8]}_default",
+        "--entrypoint=/usr/bin/python3.13",
+        theirs,
+        *IDLE,
+    )
     try:
         assert deploy(environment, "1.0", "b", keep=1).answers["verify"]["removed"] == []
         assert old.id in releases(environment)
