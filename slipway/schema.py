@@ -86,7 +86,7 @@ class Schema:
                 details="\n".join(unsafe[1:]),
             )
         for one in pending:
-            if _contract(manifest, one.service).backup is None:
+            if self._store.current() and _contract(manifest, one.service).backup is None:
                 raise PreflightError(
                     f"{one.service} has pending migrations, and its contract says no way to back its database up.",
                     f"State the commands in app_services.{one.service}.migrate.backup, or write backup: none there.",

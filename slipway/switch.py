@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import msgspec
+
 from slipway.daemon import Daemon
 from slipway.edge import Edge, Maintenance, Site, certificates, site
 from slipway.errors import SlipwayError, UnhealthyError

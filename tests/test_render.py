@@ -54,13 +54,15 @@ def test_a_service_runs_without_root_without_capabilities_and_within_limits(serv
     assert body["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
 
 
-def test_a_port_is_published_on_loopback_alone(services: Services) -> None:
-    assert api(services)["ports"] == ["127.0.0.1:4100:4000"]
-
-
-def test_a_service_that_listens_on_nothing_publishes_nothing(services: Services) -> None:
-    services["api"].update(port=None, publish=None)
-    assert "ports" not in api(services)
+def test_nothing_is_published_and_every_container_has_an_address_that_the_host_completes(services: Services) -> None:
+    services["api"]["replicas"] = 2
+    document = rendered(services)["compose"]
+    bodies = document["services"]
+    assert not [body for body in bodies.values() if "ports" in body]
+    addresses = {name: body["networks"]["default"]["ipv4_address"] for name, body in bodies.items()}
+    assert addresses["api"] == "${SLIPWAY_NETWORK}.${SLIPWAY_ONCE:-11}"
+    assert addresses["api-2"] == "${SLIPWAY_NETWORK}.${SLIPWAY_ONCE:-12}"
+    assert bodies["api-2"]["networks"]["default"]["aliases"] == ["api"]
 
 
 def test_an_image_is_named_by_digest_and_never_by_tag(services: Services) -> None:

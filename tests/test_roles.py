@@ -52,5 +52,5 @@ def test_what_is_required_has_no_default_that_would_do(role: str) -> None:
 @pytest.mark.parametrize("role", NAMES)
 def test_every_variable_carries_its_roles_name(role: str) -> None:
     # The words of the contract and of the kit belong to the inventory and are shared by all roles.
-    shared = ("app_", "slipway_", "base_image")
+    shared = ("app_", "slipway_", "base_image", "allow_unsafe_migrations")
     assert all(name.startswith((f"{role}_", *shared)) for name in options(role))

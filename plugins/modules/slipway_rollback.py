@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: slipway_rollback
 short_description: Have an older release serve again, with its own configuration
 description:
-  - Goes back to the release before or to a named one, by the same way as a deploy. It starts beside the one that serves,
-    passes its gate, gets the traffic.
+  - Goes back to the release before or to a named one, by the same way as a deploy. It starts beside the one that
+    serves, passes its gate, gets the traffic.
   - Refused where the schema is ahead of what it can run on, unless the contract's C(migrate.on_rollback) says how.
 author: Slipway
 options:
