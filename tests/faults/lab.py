@@ -97,9 +97,9 @@ class Lab:
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
-    def run(self, *command: str) -> str:
+    def run(self, *command: str, stdin: str = "") -> str:
         """Run a command on it as root, and give its stdout. Raises AssertionError when it fails."""
-        return _out(["docker", "exec", f"{PROJECT}-{MACHINE}-1", *command])
+        return _out(["docker", "exec", "--interactive", f"{PROJECT}-{MACHINE}-1", *command], stdin=stdin)
 
     def docker(self, *arguments: str) -> str:
         """Ask its Docker engine."""
@@ -139,7 +139,7 @@ class Lab:
         self._init = int(_out(["docker", "inspect", "--format", "{{.State.Pid}}", f"{PROJECT}-{MACHINE}-1"]))
 
     def _compose(self, *arguments: str) -> None:
-        _out([*COMPOSE, *arguments], self._environment)
+        _out([*COMPOSE, *arguments], environment=self._environment)
 
 
 def wait_for(moment: Callable[[], object], what: str, *, within: float = PATIENCE, every: float = 0.05) -> None:
@@ -154,9 +154,9 @@ def _space(process: int) -> str:
     return str(Path(f"/proc/{process}/ns/pid").readlink())
 
 
-def _out(command: list[str], environment: dict[str, str] | None = None) -> str:
+def _out(command: list[str], *, stdin: str = "", environment: dict[str, str] | None = None) -> str:
     done = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False
+        command, env=environment, input=stdin, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout

@@ -42,7 +42,7 @@ PATIENCE = 10.0
 STEADY = 20
 """Good answers that show that the service serves."""
 
-PATH, SLOW_PATH, EVENTS_PATH = "/", "/slow", "/events"
+PATH, SLOW_PATH, EVENTS_PATH = "/", "/slow?seconds=5", "/events"
 
 OK = 200
 
@@ -96,6 +96,7 @@ class Connection:
         self._socket = connected
         self._loop = asyncio.get_running_loop()
         self._received = b""
+        self._ended = False
         self.used = False
         self.reusable = True
 
@@ -152,7 +153,11 @@ class Connection:
         elif "content-length" in headers:
             yield await self._exactly(_number(headers["content-length"], 10))
         else:
-            raise BrokenError("the answer does not say how long it is")
+            # Its end is that of the connection, so what is cut cannot be told from what has ended.
+            while not self._ended:
+                await self._receive("the body", may_end=True)
+                piece, self._received = self._received, b""
+                yield piece
 
     async def _until(self, mark: bytes, what: str) -> bytes:
         while mark not in self._received:
@@ -166,7 +171,7 @@ class Connection:
         found, self._received = self._received[:size], self._received[size:]
         return found
 
-    async def _receive(self, what: str) -> None:
+    async def _receive(self, what: str, *, may_end: bool = False) -> None:
         try:
             data = await self._loop.sock_recv(self._socket, 65536)
         except OSError as error:
@@ -176,6 +181,10 @@ class Connection:
             if data:
                 return
             ended = "closed"
+            self._ended = True
+            self.reusable = False
+            if may_end:
+                return
         # Of the answers before, nothing is left: each was read to its end.
         if what == "the head" and not self._received:
             raise UnansweredError(f"{ended} before an answer")
@@ -268,7 +277,7 @@ class Users:
         request.version = _version(body)
         if request.status != OK:
             request.error = f"answered {request.status}"
-        elif not request.version:
+        elif path == PATH and not request.version:
             request.error = "answered 200 and no version, so this was not the application"
 
     def _kept_open(self) -> Connection | None:
@@ -304,7 +313,7 @@ class Users:
                 for line in piece.splitlines():
                     if line.startswith(b"data:"):
                         stream.events += 1
-                        stream.version = stream.version or _version(line.removeprefix(b"data:"))
+                        stream.version = line.removeprefix(b"data:").decode().strip()
             stream.ending = "ended"
         except BrokenError as error:
             stream.ending, stream.error = ("cut" if stream.events else "refused"), str(error)

@@ -59,7 +59,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         behind = http.client.HTTPConnection(*BEHIND, timeout=30)
         try:
-            behind.request(self.command, self.path, headers=dict(self.headers.items()))
+            behind.putrequest(self.command, self.path, skip_host=True)
+            # One by one: a client says Accept several times.
+            for name, value in self.headers.items():
+                behind.putheader(name, value)
+            behind.endheaders()
             answer = behind.getresponse()
             self._answer(answer.status, answer.getheaders(), answer.read())
         finally:

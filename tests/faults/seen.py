@@ -135,6 +135,7 @@ class Seen(msgspec.Struct, kw_only=True):
 
     def __str__(self) -> str:
         reasons = Counter(request.error for request in self.failed)
+        streams = Counter(f"{stream.version or '-'} {stream.ending} {stream.error}".strip() for stream in self.streams)
         began = self.requests[0].due if self.requests else 0.0
         lines = [
             f"{len(self.requests)} requests, {len(self.failed)} failed, {self.retried} sent again",
@@ -146,6 +147,7 @@ class Seen(msgspec.Struct, kw_only=True):
             f"longest answer {self.longest_ms:.0f} ms, load late by {self.late_ms:.0f} ms",
             f"versions {' -> '.join(self.versions) or 'none'}, side by side for {self.overlap_ms:.0f} ms",
             f"slow requests: {len(self.slow)}, failed {[request.error for request in self.slow_failed]}",
-            f"streams: {[(stream.ending, stream.version, stream.error) for stream in self.streams]}",
+            f"streams: {len(self.streams)}",
+            *(f"    {count} x {what}" for what, count in streams.most_common(8)),
         ]
         return "\n".join(line for line in lines if line)

@@ -87,12 +87,12 @@ class Server:
         if path == "/events":
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             while version == json.dumps({"version": self.version}).encode():
-                event = b"data: " + version + b"\n\n"
+                event = f"data: {json.loads(version)['version']}\n\n".encode()
                 writer.write(b"%x\r\n%b\r\n" % (len(event), event))
                 await asyncio.sleep(0.05)
             writer.write(b"0\r\n\r\n")
             return
-        if path == "/slow":
+        if path == "/slow?seconds=5":
             await asyncio.sleep(self.slow_seconds)
         else:
             await asyncio.sleep(max(0.0, self.hangs_until - time.monotonic()))
