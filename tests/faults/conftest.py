@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import application
-from tests.faults.environment import Environment
+from tests.faults.environment import ROW, Environment
 from tests.faults.lab import Lab
 from tests.faults.registry import Registry
 
@@ -31,17 +31,20 @@ def lab(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     lab = Lab(tmp_path_factory.mktemp("lab"), registry)
     try:
         lab.boot()
-        Environment(lab, REPOSITORY).play("provision").ok()
+        shop = Environment(lab, REPOSITORY)
+        for playbook in ("provision", "edge"):
+            shop.play(playbook).ok()
         yield lab
     finally:
         lab.remove()
 
 
 @pytest.fixture
-def shop(lab: Lab) -> Environment:
+def shop(lab: Lab, registry: Registry) -> Environment:
     """An environment on which 1.0 serves, at its first revision, and nothing else ever happened."""
+    registry.mode = "serves"
     environment = Environment(lab, REPOSITORY)
     environment.destroy()
     environment.deploy("1.0").ok()
-    environment.put("/note", b"written before")
+    environment.write(ROW)
     return environment

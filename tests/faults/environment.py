@@ -21,9 +21,13 @@ from tests.faults.load import Load
 
 KIT = Path(__file__).parents[2]
 NAME = "shop-faults"
+FOLDER = f"/srv/slipway/{NAME}"
+"""Where the machine keeps it."""
 HOST = "shop.test"
 """The name that the edge answers to."""
 ENTRY = 80
+ROW = b"written before"
+"""What is in the database before anything goes wrong."""
 SECRET = "never-to-be-seen-0123456789-abcdefghij"
 KEY = "k" * 32
 RECAP = re.compile(r"^\S+\s+: ok=\d+\s+changed=(?P<changed>\d+)\s+unreachable=0\s+failed=0\s", re.MULTILINE)
@@ -110,24 +114,49 @@ class Environment:
 
     # --- what an operator does -------------------------------------------------------------------------------------
 
-    def start(self, playbook: str, **variables: Any) -> Running:
-        """Start a playbook."""
+    def start(self, playbook: str, *, check: bool = False, **variables: Any) -> Running:
+        """Start a playbook; with `check` it only says what it would do."""
         program = str(Path(sys.executable).with_name("ansible-playbook"))
         # A file would be one more thing to tidy, and there is no secret among them that is worth one.
         extra = ["--extra-vars", json.dumps(variables)] if variables else []
-        return Running([program, "-i", str(self._inventory), *extra, f"playbooks/{playbook}.yml"])
+        mode = ["--check", "--diff"] if check else []
+        return Running([program, "-i", str(self._inventory), *extra, *mode, f"playbooks/{playbook}.yml"])
 
     def play(self, playbook: str, **variables: Any) -> Play:
         """Run a playbook to its end."""
         return self.start(playbook, **variables).wait()
 
-    def start_deploy(self, version: str, *, variables: dict[str, Any] | None = None, **change: Any) -> Running:
+    def start_deploy(
+        self, version: str, *, variables: dict[str, Any] | None = None, check: bool = False, **change: Any
+    ) -> Running:
         """Start to deploy a version of the application; `change` goes into its contract, `variables` to Ansible."""
-        return self.start("deploy", app_services=self.services(version, **change), **(variables or {}))
+        return self.start("deploy", check=check, app_services=self.services(version, **change), **(variables or {}))
 
     def deploy(self, version: str, *, variables: dict[str, Any] | None = None, **change: Any) -> Play:
         """The same, to its end."""
         return self.start_deploy(version, variables=variables, **change).wait()
+
+    def rollback(self, release: str = "", **variables: Any) -> Play:
+        """Go back to the release before, or to a named one."""
+        return self.play("rollback", release=release, app_services=self.services("1.0"), **variables)
+
+    def digest(self, version: str) -> str:
+        """The digest of a version in the registry."""
+        listed = subprocess.run(
+            ["docker", "image", "inspect", "--format", "{{index .RepoDigests 0}}", f"{self._repository}:{version}"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return listed.stdout.strip().partition("@")[2]
+
+    def forget(self, version: str) -> str:
+        """Remove a version's image from the machine where it is there; answers its digest."""
+        digest = self.digest(version)
+        reference = f"{self._repository}@{digest}"
+        if self.lab.docker("image", "ls", "--quiet", reference):
+            self.lab.docker("image", "rm", "--force", reference)
+        return digest
 
     def destroy(self) -> None:
         """Remove it with all it holds, by the engine: the playbook would take the engine along."""
@@ -151,10 +180,12 @@ class Environment:
             "port": 8000,
             "publish": 4000,
             "route": {"hosts": [HOST]},
-            "drain_seconds": 8,
+            # Longer than the slow request of the load takes.
+            "drain_seconds": 6,
             "stop_grace_period": 2,
             "env": env or {},
-            "resources": {"memory": "64m", "pids": 64},
+            # A thread for each connection.
+            "resources": {"memory": "64m", "pids": 200},
             "config_files": [
                 {
                     "path": "/app/config/app.json",
@@ -170,9 +201,10 @@ class Environment:
                 "start_period": 10,
             },
             "migrate": {
-                "up": ["migrate", "up"],
-                "plan": ["migrate", "plan"],
-                "status": ["migrate", "status"],
+                **{verb: ["migrate", verb] for verb in ("up", "plan", "status", "sql")},
+                "dialect": "sqlite",
+                "down": ["migrate", "down", "{revision}"],
+                "backup": {verb: ["backup", verb] for verb in ("create", "verify", "count", "restore")},
                 "timeout": 10,
                 **(migrate or {}),
             },
@@ -186,24 +218,24 @@ class Environment:
         """The load of its users, by way of the edge."""
         return Load(f"{ADDRESS}:{ENTRY}", HOST)
 
-    def get(self, path: str = "/") -> bytes:
-        """One request. Raises AssertionError when it is not answered with 200."""
-        return self._ask("GET", path)
+    def write(self, row: bytes) -> None:
+        """Write a row into the database."""
+        self._ask("POST", "/", row)
 
-    def put(self, path: str, body: bytes) -> None:
-        """One request that leaves something there."""
-        self._ask("PUT", path, body)
+    def rows(self) -> list[bytes]:
+        """All rows of the database."""
+        return self._ask("GET", "/rows").splitlines()
 
     def version(self) -> str:
         """Which version answers."""
-        return str(json.loads(self.get())["version"])
+        return str(json.loads(self._ask("GET", "/"))["version"])
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         with contextlib.closing(http.client.HTTPConnection(ADDRESS, ENTRY, timeout=10)) as connection:
             connection.request(method, path, body=body, headers={"Host": HOST})
             answer = connection.getresponse()
             text = answer.read()
-            assert answer.status in (200, 204), f"{method} {path} answered {answer.status}: {text!r}"
+            assert answer.status in (200, 201), f"{method} {path} answered {answer.status}: {text!r}"
             return text
 
     # --- how it stands ---------------------------------------------------------------------------------------------
@@ -215,14 +247,37 @@ class Environment:
         )
         return runs
 
-    def status(self) -> dict[str, Any]:
-        """How it stands, the same way. Raises AssertionError when it is not healthy."""
-        standing: dict[str, Any] = json.loads(self.lab.run("slipway", "status", "--name", NAME, "--json"))
-        return standing
+    def last(self) -> dict[str, Any]:
+        """The last run of the history."""
+        return self.history()[-1]
 
     def current(self) -> str:
         """The release that serves, by the machine's own word."""
-        return self.lab.path(f"/srv/slipway/{NAME}/current").readlink().name
+        return self.lab.path(f"{FOLDER}/current").readlink().name
+
+    def routed(self) -> str:
+        """The release that the edge sends traffic to, by the first line of its site file."""
+        site = self.lab.path(f"/srv/slipway/edge/sites/{NAME}.caddy").read_text()
+        return site.partition("\n")[0].removeprefix("# release ")
+
+    def has_moved_from(self, release: str) -> bool:
+        """Whether the edge sends traffic to another release by now."""
+        with contextlib.suppress(OSError):
+            return self.routed() != release
+        return False
+
+    def serves(self, version: str) -> None:
+        """AssertionError unless this version serves, is just what its release declares, and nothing was lost."""
+        assert self.version() == version
+        # Its exit code says whether all is as declared.
+        self.lab.run("slipway", "status", "--name", NAME)
+        assert ROW in self.rows()
+
+    def goes_on(self, version: str = "1.1", **change: Any) -> None:
+        """AssertionError unless the next run needs no help: it deploys, and one after it has nothing to do."""
+        self.deploy(version, **change).ok()
+        self.serves(version)
+        assert self.deploy(version, **change).ok().changed == 0
 
     # --- how -------------------------------------------------------------------------------------------------------
 
@@ -244,5 +299,7 @@ class Environment:
             "release_fingerprint_key": KEY,
             "release_images_lock_file": str(self._lock),
             "release_min_free_mb": 1,
+            "release_soak_seconds": 1,
+            "edge_images_lock_file": str(KIT / "inventories/local/images.lock.yml"),
         }
         return {"all": {"vars": variables, "children": {"app": {"hosts": {MACHINE: host}}}}}

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.faults.registry import Registry
@@ -134,6 +134,27 @@ class Lab:
 
         wait_for(has_come, f"the moment to kill slipway {verb}", every=0.005)
         os.kill(process, signal.SIGKILL)
+
+    def restart_docker(self) -> None:
+        """Restart the Docker daemon, as an upgrade of its package does."""
+        self.run("systemctl", "restart", "docker")
+
+    def kill_container(self, name: str) -> None:
+        """Kill the process of a container with no warning. `docker kill` would tell Docker to leave it dead."""
+        self.run("kill", "-9", self.docker("inspect", "--format", "{{.State.Pid}}", name))
+
+    @contextlib.contextmanager
+    def small(self, folder: str, megabytes: int) -> Iterator[Path]:
+        """Have a folder lie on a disk of this size meanwhile; yields it as it can be reached from here."""
+        copy = f"{folder}.whole"
+        self.run("sh", "-c", f"mv {folder} {copy} && mkdir -m 0700 {folder}")
+        self.run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", folder)
+        self.run("cp", "-a", f"{copy}/.", folder)
+        try:
+            yield self.path(folder)
+        finally:
+            self.run("sh", "-c", f"rm -rf {copy} && mkdir {copy} && cp -a {folder}/. {copy}/")
+            self.run("sh", "-c", f"umount {folder} && rmdir {folder} && mv {copy} {folder}")
 
     def _look_up(self) -> None:
         self._init = int(_out(["docker", "inspect", "--format", "{{.State.Pid}}", f"{PROJECT}-{MACHINE}-1"]))

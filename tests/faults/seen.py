@@ -133,6 +133,19 @@ class Seen(msgspec.Struct, kw_only=True):
         """How long two versions answered side by side, at the most."""
         return 1000 * max((max(0.0, old.last - new.first) for old, new in itertools.pairwise(self.spans)), default=0.0)
 
+    def undisturbed(self) -> Seen:
+        """The same, or AssertionError: somebody was not served, or lost a stream before its release had drained."""
+        assert self.failed == [], str(self)
+        assert self.slow_failed == [], str(self)
+        assert self.cut == [], str(self)
+        return self
+
+    def disturbed(self, *, for_ms: float) -> Seen:
+        """The same, or AssertionError: it was to take the service away, for no longer than this and not for ever."""
+        assert 0 < self.without_service_ms <= for_ms, str(self)
+        assert self.requests[-1].good, str(self)
+        return self
+
     def __str__(self) -> str:
         reasons = Counter(request.error for request in self.failed)
         streams = Counter(f"{stream.version or '-'} {stream.ending} {stream.error}".strip() for stream in self.streams)
