@@ -135,18 +135,18 @@ class Seen(msgspec.Struct, kw_only=True):
 
     def undisturbed(self) -> Seen:
         """The same, or AssertionError: somebody was not served, or lost a stream before its release had drained."""
-        assert self.failed == [], str(self)
-        assert self.slow_failed == [], str(self)
-        assert self.cut == [], str(self)
+        assert self.failed == [], self
+        assert self.slow_failed == [], self
+        assert self.cut == [], self
         return self
 
     def disturbed(self, *, for_ms: float) -> Seen:
         """The same, or AssertionError: it was to take the service away, for no longer than this and not for ever."""
-        assert 0 < self.without_service_ms <= for_ms, str(self)
-        assert self.requests[-1].good, str(self)
+        assert 0 < self.without_service_ms <= for_ms, self
+        assert self.requests[-1].good, self
         return self
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         reasons = Counter(request.error for request in self.failed)
         streams = Counter(f"{stream.version or '-'} {stream.ending} {stream.error}".strip() for stream in self.streams)
         began = self.requests[0].due if self.requests else 0.0
