@@ -256,8 +256,8 @@ class Environment:
         return self.lab.path(f"{FOLDER}/current").readlink().name
 
     def routed(self) -> str:
-        """The release that the edge sends traffic to, by the first line of its site file."""
-        site = self.lab.path(f"/srv/slipway/edge/sites/{NAME}.caddy").read_text()
+        """The release that the edge sends traffic to, by the first line of its file there."""
+        site = self.lab.path(f"/srv/slipway/edge/switch/{NAME}.caddy").read_text()
         return site.partition("\n")[0].removeprefix("# release ")
 
     def has_moved_from(self, release: str) -> bool:

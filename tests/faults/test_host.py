@@ -12,8 +12,6 @@ from tests.faults.lab import wait_for
 
 pytestmark = pytest.mark.faults
 
-EDGE = "slipway-edge-edge-1"
-
 
 def test_the_host_restarts_while_a_release_starts_on_it(shop: Environment) -> None:
     with shop.load() as load:
@@ -77,19 +75,16 @@ def test_the_disk_is_full_while_a_release_is_staged(shop: Environment) -> None:
         load.seen.undisturbed()
 
 
-@pytest.mark.core
-def test_the_edge_is_killed_in_the_middle_of_a_deploy(shop: Environment) -> None:
+@pytest.mark.parametrize("part", [pytest.param("entry", marks=pytest.mark.core), "switch"])
+def test_a_container_of_the_edge_is_killed_in_the_middle_of_a_deploy(part: str, shop: Environment) -> None:
     with shop.load() as load:
         running = shop.start_deploy("1.1", env={"BEHAVIOUR": "slow"})
         wait_for(lambda: shop.lab.engine("activate"), "the activation")
-        shop.lab.kill_container(EDGE)
+        shop.lab.kill_container(f"slipway-edge-{part}-1")
         running.wait()
         shop.goes_on()
-    seen = load.seen.disturbed(for_ms=3000)
-    assert {request.error.partition(":")[0] for request in seen.failed} <= {
-        "not connected",
-        "ECONNRESET before an answer",
-    }
+    # It is Docker that starts it again.
+    load.seen.disturbed(for_ms=3000)
 
 
 def test_the_database_is_gone_for_a_while_and_comes_back(shop: Environment) -> None:
