@@ -8,7 +8,7 @@ BECOME = $(shell if [ "$$(id -u)" = 0 ]; then printf '%s' '-e ansible_become=fal
 # Tests and measurements talk to Docker and read what only root may.
 AS_ROOT = $(shell [ "$$(id -u)" = 0 ] && echo env USER=root LOGNAME=root || echo sudo -E)
 
-.PHONY: up down destroy test bench fresh docs lock
+.PHONY: up down destroy test faults bench fresh docs lock
 
 up: | root .venv/controller ## turn this machine into a running, verified backend
 	$(PLAY) playbooks/site.yml
@@ -23,6 +23,10 @@ destroy: | root .venv/controller ## remove what the kit put here, data included,
 test: | root .venv/dev ## lint, unit, backend, engine and molecule tests
 	$(PLAY) tests/setup.yml
 	$(AS_ROOT) .venv/bin/pytest $(tests)
+
+faults: | root .venv/dev ## kill, break and starve a deploy under load, in every way that the kit promises to stand
+	$(PLAY) tests/setup.yml
+	$(AS_ROOT) .venv/bin/pytest -m faults $(or $(tests),tests/faults)
 
 bench: | root .venv/dev ## measure, as a table with ratios against bare docker compose (fresh=1: on a fresh machine too)
 	$(PLAY) tests/setup.yml

@@ -1,0 +1,183 @@
+"""A machine of its own to do harm to: Debian 13 with systemd, SSH and a Docker engine, in a container.
+
+It is built from the same files as the machines of the molecule scenarios. Its processes and files can be seen from
+here, so a test looks and kills without asking the machine, and within milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.faults.registry import Registry
+from tests.fresh.machine import LEGACY_CGROUPS, base
+
+KIT = Path(__file__).parents[2]
+PROJECT = "slipway-testfaults"
+COMPOSE = ["docker", "compose", "--project-name", PROJECT, "--file", str(KIT / "molecule/hosts/compose.yml")]
+NETWORK = "10.213.3"
+ADDRESS = f"{NETWORK}.11"
+MACHINE = "debian13"
+USER = "operator"
+REGISTRY_PORT = 5000
+PATIENCE = 60.0
+"""Seconds that something may take which takes a few."""
+
+
+class Lab:
+    """The machine, from :meth:`boot` to :meth:`remove`; `folder` is for keys and sockets of this machine's."""
+
+    def __init__(self, folder: Path, registry: Registry) -> None:
+        self.folder = folder
+        self.connections = folder / "cp"
+        """Where SSH keeps its connections open."""
+        self._registry = registry
+        self._tunnel: subprocess.Popen[bytes] | None = None
+        self._environment = {**os.environ, "LAB_NETWORK": NETWORK}
+        self._init = 0
+
+    # --- its life --------------------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Boot it, and make it known: a key to log in with, its own host key, and the registry on its loopback."""
+        self.remove()
+        legacy = _out(["docker", "info", "--format", "{{.CgroupVersion}}"]).strip() == "1"
+        self._environment |= {"LAB_BASE_TRIXIE": base("trixie"), "LAB_INIT": LEGACY_CGROUPS if legacy else ""}
+        self._compose("build", "--quiet", MACHINE)
+        self._compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "90", MACHINE)
+        self.connections.mkdir()
+        _out(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", PROJECT, "-f", str(self.folder / "key")])
+        self._look_up()
+        self.path(f"/etc/ssh/authorized_keys/{USER}").write_bytes((self.folder / "key.pub").read_bytes())
+        host_key = self.path("/etc/ssh/ssh_host_ed25519_key.pub").read_text()
+        (self.folder / "known_hosts").write_text(f"{ADDRESS} {host_key}")
+        self.reach()
+
+    def remove(self) -> None:
+        """Remove it with all it holds; nothing to remove is fine."""
+        if self._tunnel:
+            self._tunnel.kill()
+            self._tunnel.wait()
+        self._compose("down", "--volumes", "--remove-orphans", "--timeout", "0")
+
+    def lose_power(self) -> None:
+        """Everything on it ends at once, and what was not on its disk is gone."""
+        self._compose("kill", MACHINE)
+
+    def power_on(self) -> None:
+        """Boot it again, and wait until it can be reached."""
+        self._compose("up", "--detach", "--no-build", "--no-recreate", "--wait", "--wait-timeout", "90", MACHINE)
+        self._look_up()
+        self.reach()
+
+    def reach(self) -> None:
+        """Show it the registry. A tunnel that is left of a machine that lost its power is closed."""
+        if self._tunnel:
+            self._tunnel.kill()
+            self._tunnel.wait()
+        forward = f"127.0.0.1:{REGISTRY_PORT}:127.0.0.1:{self._registry.port}"
+        options = ["-o", "ExitOnForwardFailure=yes", "-o", "ControlPath=none", *self.ssh_options]
+        self._tunnel = subprocess.Popen(["ssh", "-N", "-q", *options, "-R", forward, f"{USER}@{ADDRESS}"])
+        wait_for(lambda: self.run("ss", "-Hltn", f"sport = {REGISTRY_PORT}").strip(), "the tunnel to the registry")
+
+    @property
+    def ssh_options(self) -> list[str]:
+        """How to log in."""
+        return [
+            "-i",
+            str(self.folder / "key"),
+            *("-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}", "-o", "StrictHostKeyChecking=yes"),
+            *("-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2"),
+        ]
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def run(self, *command: str, stdin: str = "") -> str:
+        """Run a command on it as root, and give its stdout. Raises AssertionError when it fails."""
+        return _out(["docker", "exec", "--interactive", f"{PROJECT}-{MACHINE}-1", *command], stdin=stdin)
+
+    def docker(self, *arguments: str) -> str:
+        """Ask its Docker engine."""
+        return _out(["docker", "--host", f"unix://{self.path('/run/docker.sock')}", *arguments]).strip()
+
+    def path(self, path: str) -> Path:
+        """A file of it, as it can be reached from here."""
+        return Path(f"/proc/{self._init}/root{path}")
+
+    def engine(self, verb: str) -> int | None:
+        """The process of a `slipway <verb>` that runs on it, by its number here."""
+        space = _space(self._init)
+        for process in Path("/proc").iterdir():
+            if process.name.isdecimal():
+                with contextlib.suppress(OSError):
+                    words = (process / "cmdline").read_bytes().split(b"\0")
+                    called = len(words) > 2 and words[1].endswith(b"/slipway") and verb.encode() in words
+                    if called and _space(int(process.name)) == space:
+                        return int(process.name)
+        return None
+
+    # --- harm ------------------------------------------------------------------------------------------------------
+
+    def kill_engine(self, verb: str, moment: Callable[[], object] = lambda: True) -> None:
+        """Kill a call with no warning: the next one of `verb`, as soon as it runs and `moment` is true."""
+        process = 0
+
+        def has_come() -> bool:
+            nonlocal process
+            process = self.engine(verb) or 0
+            return bool(process and moment())
+
+        wait_for(has_come, f"the moment to kill slipway {verb}", every=0.005)
+        os.kill(process, signal.SIGKILL)
+
+    def restart_docker(self) -> None:
+        """Restart the Docker daemon, as an upgrade of its package does."""
+        self.run("systemctl", "restart", "docker")
+
+    def kill_container(self, name: str) -> None:
+        """Kill the process of a container with no warning. `docker kill` would tell Docker to leave it dead."""
+        self.run("kill", "-9", self.docker("inspect", "--format", "{{.State.Pid}}", name))
+
+    @contextlib.contextmanager
+    def small(self, folder: str, megabytes: int) -> Iterator[Path]:
+        """Have a folder lie on a disk of this size meanwhile; yields it as it can be reached from here."""
+        copy = f"{folder}.whole"
+        self.run("sh", "-c", f"mv {folder} {copy} && mkdir -m 0700 {folder}")
+        self.run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", folder)
+        self.run("cp", "-a", f"{copy}/.", folder)
+        try:
+            yield self.path(folder)
+        finally:
+            self.run("sh", "-c", f"rm -rf {copy} && mkdir {copy} && cp -a {folder}/. {copy}/")
+            self.run("sh", "-c", f"umount {folder} && rmdir {folder} && mv {copy} {folder}")
+
+    def _look_up(self) -> None:
+        self._init = int(_out(["docker", "inspect", "--format", "{{.State.Pid}}", f"{PROJECT}-{MACHINE}-1"]))
+
+    def _compose(self, *arguments: str) -> None:
+        _out([*COMPOSE, *arguments], environment=self._environment)
+
+
+def wait_for(moment: Callable[[], object], what: str, *, within: float = PATIENCE, every: float = 0.05) -> None:
+    """Wait until `moment` is true; AssertionError when it is not in `within` seconds."""
+    end = time.monotonic() + within
+    while not moment():
+        assert time.monotonic() < end, f"{what} did not come within {within:g} s"
+        time.sleep(every)
+
+
+def _space(process: int) -> str:
+    return str(Path(f"/proc/{process}/ns/pid").readlink())
+
+
+def _out(command: list[str], *, stdin: str = "", environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        command, env=environment, input=stdin, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+    return done.stdout
