@@ -124,16 +124,19 @@ class Schema:
             if backup.id in taken and self.revision(manifest, backup.service) != backup.revision:
                 self.restore(manifest, backup.service, backup)
 
-    def note(self, manifest: Manifest, record: Callable[[], Entry]) -> str:
-        """With nothing pending: record where the schema is, should a killed call or somebody by hand have moved it."""
-        known = reached = self._ledger.schema()
+    def note(self, manifest: Manifest, record: Callable[[], Entry]) -> None:
+        """With nothing pending: find out where the schema is when the ledger does not know.
+
+        It does not after a migration that failed or was cut off; and somebody may have moved it by hand before the
+        first deploy.
+        """
+        migrations = [entry for entry in self._ledger.entries() if entry.phase in ("migrate", "recover")]
+        if migrations and migrations[-1].phase == "migrate" and migrations[-1].result == "good":
+            return
         for service, _ in _migrating(manifest):
-            reached = self.revision(manifest, service)
-        if reached != known:
             entry = record()
-            entry.schema_after = reached
+            entry.schema_after = self.revision(manifest, service)
             self._ledger.append(entry)
-        return reached
 
     def revision(self, manifest: Manifest, service: str) -> str:
         """The revision that the database is at."""
