@@ -14,15 +14,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import pytest
 import sqlalchemy as sa
-from backend import tables
+from backend import backups_sqlite, tables
+from backend.backups_sqlite import SqliteBackups
 from backend.database import Database, libpq_environment
+from backend.errors import BackupError
 from backend.migrate import Migrations
 from backend_support import INHERITED, PASSWORD, SECRET, Cluster, Process, run_migrations, write_config
 
@@ -489,6 +491,50 @@ def test_a_restore_stays_out_of_a_migration(operator: Operator) -> None:
 
     asyncio.run(run())
     assert operator.run("backup", "restore", given=backup).returncode == 0
+
+
+def test_a_restore_waits_for_a_writer_and_gives_up_on_one_that_never_ends(
+    on_sqlite: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = tmp_path / "data" / "backend.db"
+    (tmp_path / "backup").write_bytes(on_sqlite.create())
+    monkeypatch.setattr(backups_sqlite, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(backups_sqlite, "BUSY_WAIT", 0.3)
+    with closing(sqlite3.connect(live, isolation_level=None)) as writer, (tmp_path / "backup").open("rb") as backup:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("INSERT INTO documents (title, content) VALUES ('later', '')")
+        with pytest.raises(BackupError, match=r"another process has been writing to it for 0\.3 seconds"):
+            SqliteBackups(live).restore(backup)
+        writer.execute("COMMIT")
+        assert on_sqlite.count()["documents"] == 4
+
+        writer.execute("BEGIN IMMEDIATE")
+        with on_sqlite.begin("backup", "restore") as restoring:
+            restoring.input.write((tmp_path / "backup").read_bytes())
+            restoring.input.close()
+            time.sleep(2)
+            writer.execute("COMMIT")
+            assert restoring.process.wait(20) == 0
+
+    assert on_sqlite.count() == ROWS
+
+
+def test_one_backup_is_verified_at_a_time(on_postgres: Operator, cluster: Cluster) -> None:
+    backup = on_postgres.create()
+    with on_postgres.begin("backup", "verify") as verifying:
+        verifying.input.write(backup[:-50])
+        wait_for(lambda: len(scratch_databases(cluster)) == 1)
+
+        assert "Another backup of this database is verified now." in on_postgres.refused("verify", backup)
+        verifying.process.terminate()
+        verifying.process.wait()
+
+
+def test_without_a_schema_to_look_into_it_says_so(on_postgres: Operator, cluster: Cluster) -> None:
+    database = on_postgres.url.rsplit("/", 1)[1]
+    cluster.execute(f"ALTER DATABASE {database} SET search_path TO nowhere")
+
+    assert "No schema in the search path" in on_postgres.refused("create", b"")
 
 
 def test_without_the_right_to_create_a_database_it_says_what_to_grant(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backend_support import SECRET, write_config
+from backend_support import SECRET, Cluster, run_migrations, write_config
 
 pytestmark = pytest.mark.docker
 
@@ -23,6 +23,8 @@ HARDENED = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges",
 PYTHON = "/usr/bin/python3.13"
 MAX_SIZE = 95_000_000
 """Bytes unpacked that the image may have."""
+MAX_PULLED = 32_000_000
+"""Bytes that go over the network for it, gzipped."""
 
 
 def docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -44,12 +46,17 @@ def described(image: str) -> dict[str, Any]:
 
 @pytest.fixture
 def config(tmp_path: Path) -> list[str]:
-    """Arguments that mount a valid configuration, readable by uid 1001 and by no other."""
-    write_config(tmp_path, "sqlite:////app/data/backend.db", name="image")
-    for path in (tmp_path, *tmp_path.rglob("*")):
+    """Arguments that mount a valid configuration for the embedded database."""
+    return mounted(tmp_path, "sqlite:////app/data/backend.db")
+
+
+def mounted(root: Path, url: str) -> list[str]:
+    """Arguments that mount a configuration, readable by uid 1001 and by no other."""
+    write_config(root, url, name="image")
+    for path in (root, *root.rglob("*")):
         os.chown(path, 1001, 1001)
         path.chmod(0o700 if path.is_dir() else 0o400)
-    return [f"--volume={tmp_path}:/app/config:ro", "--env=SEMIONT_ROOT=/app/config", "--env=SEMIONT_ENV=image"]
+    return [f"--volume={root}:/app/config:ro", "--env=SEMIONT_ROOT=/app/config", "--env=SEMIONT_ENV=image"]
 
 
 @pytest.fixture
@@ -127,6 +134,13 @@ def test_an_image_of_the_kit_tells_the_commit_and_the_time_it_was_made_of(descri
 
 def test_the_image_is_small(described: dict[str, Any]) -> None:
     assert described["Size"] <= MAX_SIZE
+
+
+def test_the_image_is_small_to_pull(image: str) -> None:
+    with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saving:
+        done = subprocess.run(["gzip", "-c"], stdin=saving.stdout, capture_output=True, timeout=120, check=True)
+
+    assert len(done.stdout) <= MAX_PULLED
 
 
 @pytest.mark.parametrize(
@@ -217,6 +231,51 @@ def test_migrations_run_in_the_image(image: str, config: list[str], volume: str)
     assert migrate("status") == "0002\n"
     migrate("down")
     assert migrate("status") == "0001\n"
+
+
+def test_docker_looks_often_while_it_starts(described: dict[str, Any]) -> None:
+    assert described["Config"]["Healthcheck"]["StartInterval"] == 250_000_000  # nanoseconds
+
+
+def backup(image: str, arguments: list[str], verb: str, given: bytes = b"") -> bytes:
+    done = subprocess.run(
+        ["docker", "run", "--rm", "--interactive", *HARDENED, *arguments, image, "backup", verb],
+        input=given,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout
+
+
+def test_the_embedded_database_is_saved_and_put_back_beside_the_container_that_serves(
+    image: str, container: Container, config: list[str], volume: str
+) -> None:
+    container.get("/api/ready")
+    arguments = [*config, volume]
+    rows = {"alembic_version": 1, "documents": 0, "schema_support": 1}
+
+    saved = backup(image, arguments, "create")
+    assert json.loads(backup(image, arguments, "verify", saved)) == rows
+    assert json.loads(backup(image, arguments, "count")) == rows
+    assert backup(image, arguments, "restore", saved) == b"restored\n"
+    assert container.get("/api/ready")[0] == 200
+
+
+def test_a_postgresql_database_is_saved_and_put_back(image: str, tmp_path: Path, cluster: Cluster) -> None:
+    """The cluster's server may be older than the image's programs."""
+    url = cluster.new_database()
+    run_migrations(url)
+    arguments = ["--network=host", *mounted(tmp_path, url)]
+    rows = {"alembic_version": 1, "documents": 0, "schema_support": 1}
+
+    saved = backup(image, arguments, "create")
+    assert saved.startswith(b"PGDMP")
+    assert json.loads(backup(image, arguments, "verify", saved)) == rows
+    cluster.execute("DROP TABLE documents", url.rsplit("/", 1)[1])
+    assert backup(image, arguments, "restore", saved) == b"restored\n"
+    assert json.loads(backup(image, arguments, "count")) == rows
 
 
 def refusal(image: str, *arguments: str) -> str:
