@@ -238,8 +238,7 @@ def test_a_port_that_is_taken_after_preflight_is_told_and_the_old_release_serves
         named = {"name": still_serves.name, "release": release["manifest"]["id"]}
         still_serves.of_run("stage", release=release)
         error = refused(still_serves, lambda: still_serves.of_run("activate", **named), 2)
-    assert "The edge refuses its new configuration and goes on with the one before." in error.what
-    assert "address already in use" in error.details
+    assert re.search(rf"The edge cannot listen on 127\.0\.0\.1:{port}: \w+, process \d+\.", error.what)
     assert "serves again" in error.do_next
 
 
