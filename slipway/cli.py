@@ -1,7 +1,7 @@
 """The `slipway` program: what an operator types on a host, and what Ansible's modules call.
 
-People use `status`, `history`, `logs`, `rollback`, `maintenance` and `lease`. The other verbs take one JSON request
-on stdin and answer with one JSON object (`slipway.protocol`); they are the same code paths.
+People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance` and `lease`. The other verbs take one JSON
+request on stdin and answer with one JSON object (`slipway.protocol`); they are the same code paths.
 """
 
 from __future__ import annotations
@@ -173,6 +173,11 @@ def _parser() -> argparse.ArgumentParser:
         "--confirm-data-loss", default="", metavar="RELEASE", help="restore the backup from before its migration"
     )
     sub.add_argument("release", nargs="?", default="", help="a release that served before; its first digits are enough")
+    # What an inventory says; without one, the range that it has where it says nothing.
+    sub.add_argument("--pool", default=POOL, help=argparse.SUPPRESS)
+    sub = changing("revoke", "mark older values of secrets as leaked, so that no rollback restores them")
+    sub.add_argument("--reason", required=True, metavar="WHY", help="for the ledger")
+    sub.add_argument("secrets", nargs="+", metavar="SECRET", help="its name, such as api:env:API_TOKEN")
     sub = changing("maintenance", "answer users with 503 and a page, or let the release answer them again")
     sub.add_argument("--reason", default="", help="what users read on the page")
     sub.add_argument("--retry-after", type=int, default=300, metavar="SECONDS", help="what clients are told")
@@ -208,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _call(options: argparse.Namespace) -> int:
     _need_root()
-    if options.verb in HANDLERS or options.verb in ("rollback", "maintenance"):
+    if options.verb in HANDLERS or options.verb in ("rollback", "revoke", "maintenance"):
         # A connection that is lost, or Ctrl-C, half-way through a switch must not leave it half-way.
         for number in (signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -236,11 +241,9 @@ def _people(options: argparse.Namespace) -> int:
         case "logs":
             _logs(name, options)
         case "rollback":
-            answer = _deploy(name, options).rollback(
-                options.release, terms=Soak(seconds=options.soak), confirmed=options.confirm_data_loss
-            )
-            verb = "would serve" if options.check else "serves"
-            _tell(options, answer, f"{name} {verb} {answer['release']} again (before: {answer['previous']}).")
+            _rollback(name, options)
+        case "revoke":
+            _revoke(name, options)
         case "maintenance":
             _maintenance(name, options)
         case "lease":
@@ -259,6 +262,33 @@ def _tell(options: argparse.Namespace, answer: dict[str, Any], sentence: str) ->
         protocol.answer(**answer)
     else:
         _say(sentence)
+
+
+def _rollback(name: str, options: argparse.Namespace) -> None:
+    def tell(said: str) -> None:
+        if said and not options.json:
+            _say(said)
+
+    answer = _deploy(name, options).rollback(
+        options.release,
+        terms=Soak(seconds=options.soak),
+        confirmed=options.confirm_data_loss,
+        pool=options.pool,
+        tell=tell,
+    )
+    verb, again = "would serve" if options.check else "serves", "" if answer["made_from"] else " again"
+    _tell(options, answer, f"{name} {verb} {answer['release']}{again} (before: {answer['previous']}).")
+
+
+def _revoke(name: str, options: argparse.Namespace) -> None:
+    answer = _deploy(name, options).revoke(options.secrets, options.reason)
+    verb = "would be revoked" if options.check else "was revoked"
+    sentences = [
+        f"{secret} {verb} as {', '.join(releases)} {'holds' if len(releases) == 1 else 'hold'} it. "
+        "A rollback there uses today's value."
+        for secret, releases in answer["revoked"].items()
+    ]
+    _tell(options, answer, "\n".join(sentences) or "That was revoked already.")
 
 
 def _maintenance(name: str, options: argparse.Namespace) -> None:
@@ -317,7 +347,8 @@ def _json(found: object) -> str:
 
 
 def _say(text: str) -> None:
-    print(text)  # noqa: T201 - this is the program's voice
+    # At once, also into a pipe: what is said before a switch is of use before it.
+    print(text, flush=True)  # noqa: T201 - this is the program's voice
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ until the new one has passed its gate and has the traffic.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from slipway.plan import Activation, Have, plan_activation, plan_recovery
 from slipway.preview import preview
 from slipway.prune import prune
 from slipway.release import LABEL_NAME, LABEL_RELEASE, LABEL_STACK, Manifest, Release, instances, project_of
+from slipway.revoked import Revocation, Revoked, among, plan_revocation, way_back
 from slipway.schema import Pending, Schema, Way
 from slipway.status import status
 from slipway.store import Store
@@ -52,6 +54,7 @@ class Deploy:
         self.daemon = Daemon()
         self.edge = Edge(store.root)
         self.schema = Schema(store, self.ledger)
+        self.revoked = Revoked(store.folder)
         self._traffic = Traffic(store, self.edge)
         self._run = run
         self._fence = run.fence or 0
@@ -68,6 +71,7 @@ class Deploy:
         if not missing and self._serves(manifest):
             answer = msgspec.to_builtins(status(manifest.name, self.store.root))
             return {"changed": False, "release": manifest.id, "pulled": [], "serves": True, "status": answer}
+        self._refuse_revoked(manifest)
         if self._run.check:
             return self._would_stage(release, missing)
         with self._hold("stage", keep=SECONDS):
@@ -86,6 +90,13 @@ class Deploy:
                 "pending": msgspec.to_builtins(pending),
                 "fence": self._fence,
             }
+
+    def _refuse_revoked(self, manifest: Manifest) -> None:
+        if revoked := self.revoked.in_release(manifest):
+            raise PreflightError(
+                f"The value that the inventory has for {', '.join(revoked)} was revoked.",
+                "Change it in the vault, and run the play again.",
+            )
 
     def _missing(self, release: Release) -> list[str]:
         """What the host lacks of a release: its folder, images, volumes."""
@@ -186,9 +197,12 @@ class Deploy:
 
         return Way(there, lambda: self.schema.take_back(manifest, self._run.run))
 
-    def _switch(self, phase: Phase, manifest: Manifest, plan: Activation, terms: Soak, way: Way | None) -> int | None:
+    def _switch(
+        self, phase: Phase, manifest: Manifest, plan: Activation, terms: Soak, way: Way | None, reason: str = ""
+    ) -> int | None:
         self._need_edge(manifest)
         entry = self._entry(phase, manifest)
+        entry.reason = reason
         with self.ledger.phase(entry):
             switch = Switch(manifest, plan, entry, store=self.store, edge=self.edge, daemon=self.daemon, way=way)
             try:
@@ -255,23 +269,38 @@ class Deploy:
 
     # --- the way back ----------------------------------------------------------------------------------------------
 
-    def rollback(self, release_id: str, *, terms: Soak, confirmed: str = "") -> dict[str, Any]:
+    def rollback(
+        self,
+        release_id: str,
+        *,
+        terms: Soak,
+        confirmed: str = "",
+        pool: str = POOL,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> dict[str, Any]:
         """Go back to a release that served before: the newest such one, or the one named (its first digits do).
 
-        `confirmed` is the id of the release for which the loss of what was written since is accepted.
+        `confirmed` is the id of the release for which the loss of what was written since is accepted. `tell` is called
+        before anything is switched, with what happens to secrets, if something does.
         """
         current = self.store.current()
-        target = self._target(release_id)
+        back = way_back(self.store, self._target(release_id), self.revoked)
+        target = back.manifest
+        secrets = {"older_secrets": back.older, "made_from": target.made_from if back.made else "", "said": back.said}
         if self._run.check:
-            return {**self._say(self._plan(target), target.id), "release": target.id, "previous": current}
+            tell(back.said)
+            return {**self._say(self._plan(target), target.id), **secrets, "release": target.id, "previous": current}
         with self._hold("rollback"):
+            tell(back.said)
+            if back.made and self._missing(back.made):
+                self._bring(back.made, pool)
             newer = self.store.manifest(current) if current in self.store.ids() and current else None
             way = self.schema.way_to(target, newer, confirmed=confirmed, stands=self._still_serves())
             plan = self._plan(target)
             said = self._say(plan, target.id)
             if not plan.nothing:
-                said["unavailable_ms"] = self._switch("rollback", target, plan, terms, way)
-        return {**said, "release": target.id, "previous": current}
+                said["unavailable_ms"] = self._switch("rollback", target, plan, terms, way, back.reason)
+        return {**said, **secrets, "release": target.id, "previous": current}
 
     def _target(self, release_id: str) -> Manifest:
         current = self.store.current()
@@ -345,6 +374,38 @@ class Deploy:
             entry.reason = f"on: {wanted.reason}" if wanted else "off"
             self.ledger.append(entry)
         return {"changed": True}
+
+    # --- secrets ---------------------------------------------------------------------------------------------------
+
+    def revoke(self, secrets: Sequence[str], reason: str) -> dict[str, Any]:
+        """Mark every value of these secrets that releases on this host hold, other than today's, as revoked.
+
+        The answer names, for each secret, the releases that hold a value which is marked now.
+        """
+        current = self.store.current()
+        kept = {release: self.store.manifest(release) for release in self.store.ids()}
+        if current not in kept:
+            raise PreflightError(
+                f"No release of {self.store.name} serves, so nobody can tell today's secrets from older ones.",
+                "Deploy one: playbooks/deploy.yml.",
+            )
+        held = {release: manifest.secrets for release, manifest in kept.items()}
+        plan = plan_revocation(secrets, today=held[current], kept=held.values(), revoked=self.revoked)
+        where = {name: [release for release in held if among(held[release], plan[name])] for name in plan}
+        if plan and not self._run.check:
+            with self._hold("revoke"):
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                self.revoked.add(
+                    [
+                        Revocation(secret=name, fingerprint=value, at=now, by=self._run.by, reason=reason)
+                        for name, values in plan.items()
+                        for value in values
+                    ]
+                )
+                entry = self._entry("revoke", kept[current])
+                entry.reason = f"{', '.join(plan)}: {reason}"
+                self.ledger.append(entry)
+        return {"changed": bool(plan), "revoked": where}
 
     # --- the lease -------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import msgspec
 
 from slipway.errors import SlipwayError
 
-Phase = Literal["stage", "migrate", "activate", "rollback", "recover", "stop", "maintenance", "lease"]
+Phase = Literal["stage", "migrate", "activate", "rollback", "recover", "stop", "maintenance", "lease", "revoke"]
 SERVING: tuple[Phase, ...] = ("activate", "rollback", "recover")
 """Phases after which, when they end well, a release serves."""
 Result = Literal["good", "failed", "returned"]

@@ -22,8 +22,8 @@ from slipway.release import COMPOSE_FILE, MANIFEST_FILE, Manifest, Release
 from slipway.store import HOST_FILES, Store
 
 ABSENT = "absent"
-UNSHOWN = frozenset({"id", "kit", "fingerprints"})
-"""Keys of a manifest that say nothing by themselves, or only that some file has changed."""
+UNSHOWN = frozenset({"id", "kit", "fingerprints", "secrets", "made_from"})
+"""Keys of a manifest that say nothing by themselves, or only that something in some file has changed."""
 THIS_RELEASE = "<release>"
 """Stands for the release's own id, which differs in every release and tells nothing."""
 

@@ -11,25 +11,45 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+Place = tuple[str | int, ...]
+"""Where a value stands in a JSON document: keys and, in lists, positions."""
+
 SECRET_KEY = re.compile(r"secret|passw|token|key|credential|auth", re.IGNORECASE)
 SHORTEST = 6
 """Shorter values are left alone: replacing them would garble the text and hide nothing."""
 MASK = "[redacted]"
 
 
-def secrets_in(document: Any, under: str = "") -> Iterator[str]:
-    """Find the values of a JSON document that look secret: by their key, or as the password of a URL."""
+class Secret(msgspec.Struct, frozen=True):
+    """A text of a JSON document that is secret by its key, or of which the password of a URL is."""
+
+    at: Place
+    text: str
+    whole: bool
+    """Whether all of the text is secret, and not only a password in it."""
+
+
+def find(document: Any, at: Place = (), under: str = "") -> Iterator[Secret]:
+    """Find what looks secret in a JSON document, in its order."""
     match document:
         case dict():
             for key, value in document.items():
-                yield from secrets_in(value, f"{under}.{key}" if SECRET_KEY.search(under) else str(key))
+                yield from find(value, (*at, str(key)), f"{under}.{key}" if SECRET_KEY.search(under) else str(key))
         case list():
-            for value in document:
-                yield from secrets_in(value, under)
-        case str():
-            if SECRET_KEY.search(under):
-                yield document
-            yield from passwords(document)
+            for position, value in enumerate(document):
+                yield from find(value, (*at, position), under)
+        case str() if SECRET_KEY.search(under):
+            yield Secret(at, document, whole=True)
+        case str() if any(passwords(document)):
+            yield Secret(at, document, whole=False)
+
+
+def secrets_in(document: Any) -> Iterator[str]:
+    """The values of a JSON document that look secret: by their key, or as the password of a URL."""
+    for secret in find(document):
+        if secret.whole:
+            yield secret.text
+        yield from passwords(secret.text)
 
 
 def secrets_of(folder: Path) -> set[str]:

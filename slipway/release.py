@@ -65,6 +65,10 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
     """File of the folder -> HMAC-SHA256 of its content under the environment's own key."""
     services: dict[str, Service]
     """The contract, without config files and secrets."""
+    secrets: dict[str, str] = {}
+    """Name of each secret (`slipway.secrets`) -> HMAC-SHA256 of its value under the same key."""
+    made_from: str = ""
+    """The release that a host made this one from, with today's secrets (`slipway.revoked`); empty for all others."""
 
     @property
     def project(self) -> str:
@@ -131,7 +135,7 @@ def project_of(name: str, release_id: str) -> str:
 
 
 def fingerprint(key: str, content: str) -> str:
-    """Fingerprint a file so that a change shows and the content cannot be guessed from it. Hex, 64 digits."""
+    """Fingerprint a file or a secret so that a change shows and the content cannot be guessed from it. Hex, 64 digits."""
     return hmac.new(key.encode(), content.encode(), hashlib.sha256).hexdigest()
 
 

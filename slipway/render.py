@@ -27,6 +27,7 @@ from slipway.release import (
     instances,
     project_of,
 )
+from slipway.secrets import held, lay_out
 
 LOGGING = {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
 """Rotation of container logs, stated per container so that it holds on an engine that the kit did not set up."""
@@ -87,6 +88,7 @@ def render(
         tags={service: spec.tag or "(by digest)" for service, spec in contract.items()},
         fingerprints={file.path: fingerprint(key, file.content) for file in files},
         services={service: _without_secrets(spec) for service, spec in contract.items()},
+        secrets={name: fingerprint(key, value) for name, value in held(files, _secret_env(contract)).items()},
     )
     return {
         "manifest": msgspec.to_builtins(manifest),
@@ -137,8 +139,11 @@ def _folder_path(service: str, config: ConfigFile) -> str:
 def _config_text(config: ConfigFile) -> str:
     if isinstance(config.content, str):
         return config.content
-    encoded = msgspec.json.encode(config.content)
-    return msgspec.json.format(encoded, indent=2).decode() + "\n"
+    return lay_out(config.content)
+
+
+def _secret_env(contract: dict[str, Service]) -> dict[str, dict[str, str]]:
+    return {service: spec.secret_env for service, spec in contract.items()}
 
 
 def _without_secrets(spec: Service) -> Service:

@@ -180,7 +180,7 @@ class Schema:
         for service, error in self._too_far_ahead(target):
             promised = newer.services.get(service) if newer else None
             policy = promised.migrate.on_rollback if promised and promised.migrate else "refuse"
-            revision = self._ledger.schema_under(target.id)
+            revision = self._served_on(target)
             match policy:
                 case "down" if newer and revision:
                     ways.append(self._down(newer, service, revision))
@@ -200,7 +200,7 @@ class Schema:
         return Way(_all([way.there for way in ways]), _all([way.back for way in ways]))
 
     def _too_far_ahead(self, target: Manifest) -> Iterator[tuple[str, CommandError]]:
-        if (now := self._ledger.schema()) and now == self._ledger.schema_under(target.id):
+        if (now := self._ledger.schema()) and now == self._served_on(target):
             # It has served on this very schema.
             return
         project = self._store.project(target)
@@ -209,6 +209,10 @@ class Schema:
                 project.run(service, contract.plan, contract)
             except CommandError as error:
                 yield service, error
+
+    def _served_on(self, manifest: Manifest) -> str:
+        """The revision that a release served on last, or the one that it was made from, which has the same image."""
+        return self._ledger.schema_under(manifest.id) or self._ledger.schema_under(manifest.made_from)
 
     def _down(self, newer: Manifest, service: str, revision: str) -> Way:
         contract = _contract(newer, service)

@@ -15,6 +15,7 @@ from slipway.errors import PreflightError
 from slipway.lease import Lease, Leases
 from slipway.ledger import Entry, Ledger
 from slipway.release import Instance, Manifest, instances
+from slipway.revoked import Revoked
 from slipway.store import ROOT, Store, environments
 from slipway.switch import Traffic, gate_of
 
@@ -72,6 +73,8 @@ class Status(msgspec.Struct, kw_only=True):
     """What is not as the release declares it."""
     lease: Holder | None = None
     maintenance: Maintenance | None = None
+    revoked: dict[str, list[str]] = {}
+    """Release that is kept -> names of its secrets that were revoked: a rollback there uses today's."""
 
     @property
     def healthy(self) -> bool:
@@ -123,6 +126,7 @@ def status(name: str, root: Path = ROOT, *, ask_schema: bool = False) -> Status:
         services={},
         lease=_holder(lease),
         maintenance=Traffic(store, Edge(root)).maintenance(),
+        revoked=_revoked(store),
     )
     if (current := store.current()) is None:
         return found
@@ -169,6 +173,14 @@ def _holder(lease: Lease) -> Holder | None:
         return None
     seconds = 0.0 if lease.caller else round(lease.expires - time.time(), 1)
     return Holder(run=lease.run, by=lease.by, what=lease.what, fence=lease.fence, seconds=seconds)
+
+
+def _revoked(store: Store) -> dict[str, list[str]]:
+    revoked = Revoked(store.folder)
+    if not revoked.read():
+        return {}
+    found = {release: revoked.in_release(store.manifest(release)) for release in store.ids()}
+    return {release: names for release, names in found.items() if names}
 
 
 def _unfinished(lease: Lease) -> list[Difference]:

@@ -158,6 +158,19 @@ class Store:
         folder = self.path(release.manifest.id)
         return all(_same(folder / file.path, file) for file in _all_files(release))
 
+    def release(self, release_id: str) -> Release:
+        """Read a release back, file for file. Raises :class:`PreflightError` where someone edited it by hand."""
+        if altered := self.altered(release_id):
+            raise PreflightError(
+                f"The release {release_id} is not as it was staged: {', '.join(altered)}.",
+                f"Put back what was edited in {self.path(release_id)}. For the release that serves, a deploy does that.",
+            )
+        folder = self.path(release_id)
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = {str(path.relative_to(folder)): path for path in paths}
+        files = [_file(name, path) for name, path in names.items() if name not in {*HOST_FILES, MANIFEST_FILE}]
+        return Release(manifest=self.manifest(release_id), files=files)
+
     def altered(self, release_id: str) -> dict[str, str]:
         """Files of a release that are not as they were staged -> `changed`, `absent` or `not declared`."""
         folder = self.path(release_id)
@@ -267,6 +280,12 @@ def only_environment(root: Path = ROOT) -> str:
             raise SlipwayError("Nothing has been deployed to this host yet.", "Deploy something: playbooks/site.yml.")
         case names:
             raise UsageError(f"This host has several environments: {', '.join(names)}.", "Name one with --name.")
+
+
+def _file(name: str, path: Path) -> File:
+    status = path.stat()
+    content = path.read_bytes().decode()
+    return File(path=name, content=content, mode=f"{status.st_mode & 0o7777:04o}", uid=status.st_uid, gid=status.st_gid)
 
 
 def _all_files(release: Release) -> list[File]:
