@@ -24,7 +24,7 @@ from slipway.plan import Activation, Have, plan_activation, plan_recovery
 from slipway.preview import preview
 from slipway.prune import prune
 from slipway.release import LABEL_NAME, LABEL_RELEASE, LABEL_STACK, Manifest, Release, instances, project_of
-from slipway.revoked import Revocation, Revoked, among, plan_revocation, way_back
+from slipway.revoked import Revocation, Revoked, among, kept_secrets, plan_revocation, way_back
 from slipway.schema import Pending, Schema, Way
 from slipway.status import status
 from slipway.store import Store
@@ -198,7 +198,7 @@ class Deploy:
         return Way(there, lambda: self.schema.take_back(manifest, self._run.run))
 
     def _switch(
-        self, phase: Phase, manifest: Manifest, plan: Activation, terms: Soak, way: Way | None, reason: str = ""
+        self, phase: Phase, manifest: Manifest, plan: Activation, terms: Soak, way: Way | None, *, reason: str = ""
     ) -> int | None:
         self._need_edge(manifest)
         entry = self._entry(phase, manifest)
@@ -284,13 +284,14 @@ class Deploy:
         before anything is switched, with what happens to secrets, if something does.
         """
         current = self.store.current()
-        back = way_back(self.store, self._target(release_id), self.revoked)
-        target = back.manifest
-        secrets = {"older_secrets": back.older, "made_from": target.made_from if back.made else "", "said": back.said}
+        wanted = self._target(release_id)
         if self._run.check:
+            back = way_back(self.store, wanted, self.revoked)
             tell(back.said)
-            return {**self._say(self._plan(target), target.id), **secrets, "release": target.id, "previous": current}
+            return {**self._say(self._plan(back.manifest), back.manifest.id), **back.answer, "previous": current}
         with self._hold("rollback"):
+            back = way_back(self.store, wanted, self.revoked)
+            target = back.manifest
             tell(back.said)
             if back.made and self._missing(back.made):
                 self._bring(back.made, pool)
@@ -299,8 +300,8 @@ class Deploy:
             plan = self._plan(target)
             said = self._say(plan, target.id)
             if not plan.nothing:
-                said["unavailable_ms"] = self._switch("rollback", target, plan, terms, way, back.reason)
-        return {**said, **secrets, "release": target.id, "previous": current}
+                said["unavailable_ms"] = self._switch("rollback", target, plan, terms, way, reason=back.reason)
+        return {**said, **back.answer, "previous": current}
 
     def _target(self, release_id: str) -> Manifest:
         current = self.store.current()
@@ -382,30 +383,35 @@ class Deploy:
 
         The answer names, for each secret, the releases that hold a value which is marked now.
         """
+        plan, answer = self._revocation(secrets)
+        if not plan or self._run.check:
+            return answer
+        with self._hold("revoke"):
+            # What is current may have changed while this call waited for the lock.
+            plan, answer = self._revocation(secrets)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            self.revoked.add(
+                Revocation(secret=name, fingerprint=value, at=now, by=self._run.by, reason=reason)
+                for name, values in plan.items()
+                for value in values
+            )
+            entry = self._entry("revoke", self.store.current() or "")
+            entry.reason = f"{', '.join(plan)}: {reason}"
+            self.ledger.append(entry)
+        return answer
+
+    def _revocation(self, secrets: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, Any]]:
+        """Secret -> fingerprints to mark, and what to answer."""
+        kept = kept_secrets(self.store)
         current = self.store.current()
-        kept = {release: self.store.manifest(release) for release in self.store.ids()}
         if current not in kept:
             raise PreflightError(
                 f"No release of {self.store.name} serves, so nobody can tell today's secrets from older ones.",
                 "Deploy one: playbooks/deploy.yml.",
             )
-        held = {release: manifest.secrets for release, manifest in kept.items()}
-        plan = plan_revocation(secrets, today=held[current], kept=held.values(), revoked=self.revoked)
-        where = {name: [release for release in held if among(held[release], plan[name])] for name in plan}
-        if plan and not self._run.check:
-            with self._hold("revoke"):
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                self.revoked.add(
-                    [
-                        Revocation(secret=name, fingerprint=value, at=now, by=self._run.by, reason=reason)
-                        for name, values in plan.items()
-                        for value in values
-                    ]
-                )
-                entry = self._entry("revoke", kept[current])
-                entry.reason = f"{', '.join(plan)}: {reason}"
-                self.ledger.append(entry)
-        return {"changed": bool(plan), "revoked": where}
+        plan = plan_revocation(secrets, today=kept[current], kept=kept.values(), revoked=self.revoked)
+        where = {name: [one for one in kept if among(kept[one], values)] for name, values in plan.items()}
+        return plan, {"changed": bool(plan), "revoked": where}
 
     # --- the lease -------------------------------------------------------------------------------------------------
 

@@ -135,7 +135,7 @@ def project_of(name: str, release_id: str) -> str:
 
 
 def fingerprint(key: str, content: str) -> str:
-    """Fingerprint a file or a secret so that a change shows and the content cannot be guessed from it. Hex, 64 digits."""
+    """Fingerprint a file or a secret: a change shows, and it cannot be guessed from it. Hex, 64 digits."""
     return hmac.new(key.encode(), content.encode(), hashlib.sha256).hexdigest()
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Revoked:
                 "Mend it, or remove it and revoke the secrets of its entries in slipway history again.",
             ) from error
 
-    def add(self, revocations: Sequence[Revocation]) -> None:
+    def add(self, revocations: Iterable[Revocation]) -> None:
         """Note some more, so that they are on disk when this returns."""
         beside = self._path.with_name(f".{FILE}")
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -96,6 +97,15 @@ class Revoked:
     def in_release(self, manifest: Manifest) -> list[str]:
         """Names of the secrets of which a release holds a revoked value."""
         return among(manifest.secrets, self.fingerprints())
+
+
+def kept_secrets(store: Store) -> dict[str, Fingerprints]:
+    """Release on this host -> its secrets. One that cannot be read is left out: nobody can go back to it either."""
+    found: dict[str, Fingerprints] = {}
+    for release in store.ids():
+        with suppress(PreflightError):
+            found[release] = store.manifest(release).secrets
+    return found
 
 
 # --- revoking ---------------------------------------------------------------------------------------------------------
@@ -165,6 +175,12 @@ class WayBack(msgspec.Struct, frozen=True, kw_only=True):
         if self.older:
             parts.append(f"It brings back the older values of: {', '.join(self.older)}.")
         return " ".join(parts)
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """What a call answers of it."""
+        made_from = self.manifest.made_from if self.made else ""
+        return {"release": self.manifest.id, "made_from": made_from, "older_secrets": self.older, "said": self.said}
 
     @property
     def reason(self) -> str:

@@ -15,7 +15,7 @@ from slipway.errors import PreflightError
 from slipway.lease import Lease, Leases
 from slipway.ledger import Entry, Ledger
 from slipway.release import Instance, Manifest, instances
-from slipway.revoked import Revoked
+from slipway.revoked import Revoked, among, kept_secrets
 from slipway.store import ROOT, Store, environments
 from slipway.switch import Traffic, gate_of
 
@@ -179,7 +179,8 @@ def _revoked(store: Store) -> dict[str, list[str]]:
     revoked = Revoked(store.folder)
     if not revoked.read():
         return {}
-    found = {release: revoked.in_release(store.manifest(release)) for release in store.ids()}
+    values = revoked.fingerprints()
+    found = {release: among(secrets, values) for release, secrets in kept_secrets(store).items()}
     return {release: names for release, names in found.items() if names}
 
 

@@ -163,7 +163,7 @@ class Store:
         if altered := self.altered(release_id):
             raise PreflightError(
                 f"The release {release_id} is not as it was staged: {', '.join(altered)}.",
-                f"Put back what was edited in {self.path(release_id)}. For the release that serves, a deploy does that.",
+                f"Put back what was edited in {self.path(release_id)}; a deploy does that for the release that serves.",
             )
         folder = self.path(release_id)
         paths = sorted(path for path in folder.rglob("*") if path.is_file())

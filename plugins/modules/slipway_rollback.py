@@ -9,6 +9,8 @@ short_description: Have an older release serve again, with its own configuration
 description:
   - Goes back to the release before or to a named one, by the same way as a deploy. It starts beside the one that
     serves, passes its gate, gets the traffic.
+  - Says which secrets it brings back older values of. Where one of them was revoked, it makes a new release of the
+    older one's image and configuration with today's secrets, and goes to that.
   - Refused where the schema is ahead of what it can run on, unless the contract's C(migrate.on_rollback) says how.
 author: Slipway
 options:
@@ -28,6 +30,10 @@ options:
     description: How long it is watched once it serves.
     type: float
     default: 0
+  pool:
+    description: The range that releases have their subnets from, should a new one be made.
+    type: str
+    default: 10.207.0.0/16
   wait:
     description: Seconds to wait for another run to end.
     type: float
@@ -41,7 +47,7 @@ options:
     type: str
     required: true
 attributes:
-  check_mode: {support: full, description: Says which release would serve.}
+  check_mode: {support: full, description: Says which release would serve, and with which older secrets.}
   diff_mode: {support: none, description: A release is immutable.}
   idempotent: {support: none, description: Each time it goes one release further back, unless one is named.}
 """
@@ -63,6 +69,14 @@ previous:
   description: The release that served before.
   type: str
   returned: always
+older_secrets:
+  description: Names of the secrets that have another value in the release that served before, or none.
+  type: list
+  returned: always
+made_from:
+  description: The release that a new one was made from, with today's secrets; empty where it was not needed.
+  type: str
+  returned: always
 unavailable_ms:
   description: For how long clients of the edge were not served, at a resolution of 50 ms.
   type: int
@@ -80,6 +94,7 @@ def main() -> None:
             "release": {"type": "str", "default": ""},
             "confirm_data_loss": {"type": "str", "default": ""},
             "soak_seconds": {"type": "float", "default": 0},
+            "pool": {"type": "str", "default": "10.207.0.0/16"},
             "wait": {"type": "float", "default": 0},
             "run": {"type": "str", "required": True},
             "by": {"type": "str", "required": True},
@@ -89,7 +104,10 @@ def main() -> None:
     given = module.params
     arguments = [f"--name={given['name']}", f"--run={given['run']}", f"--by={given['by']}", f"--wait={given['wait']}"]
     arguments += [f"--soak={given['soak_seconds']}", f"--confirm-data-loss={given['confirm_data_loss']}"]
-    module.exit_json(**call(module, "rollback", *arguments, "--", given["release"]))
+    answer = call(module, "rollback", *arguments, f"--pool={given['pool']}", "--", given["release"])
+    # Worth a line before anything is switched, and not again after.
+    said = {"msg": answer["said"]} if module.check_mode else {}
+    module.exit_json(**answer, **said)
 
 
 if __name__ == "__main__":
