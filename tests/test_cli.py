@@ -31,7 +31,7 @@ def test_it_tells_its_version_and_its_protocol(tmp_path: Path) -> None:
 
 def test_help_names_every_verb(tmp_path: Path) -> None:
     said = slipway(tmp_path, "--help").stdout
-    assert all(verb in said for verb in ["status", "history", "logs", "rollback", *HANDLERS])
+    assert all(verb in said for verb in ["status", "history", "logs", "rollback", "revoke", *HANDLERS])
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,7 @@ def test_help_names_every_verb(tmp_path: Path) -> None:
         (["stage"], "The following arguments are required: --json."),
         (["history", "--last", "many"], "Argument --last: many is not a number of runs."),
         (["history", "--last", "0"], "Argument --last: 0 is not a number of runs."),
+        (["revoke", "api:env:TOKEN"], "The following arguments are required: --reason."),
         (["status", "--name", "../etc"], "'../etc' is not a name of an environment."),
     ],
 )
@@ -136,6 +137,13 @@ def test_rollback_without_anything_to_go_back_to_is_refused(arguments: list[str]
     done = slipway(tmp_path, "rollback", *arguments)
     assert done.returncode == 1
     assert "shop has no release before this one to go back to." in done.stdout + done.stderr
+
+
+def test_revoking_where_nothing_serves_is_refused_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = slipway(tmp_path, "revoke", "api:env:TOKEN", "--reason", "It leaked.", "--name", "shop")
+    assert done.returncode == 1
+    assert done.stderr.startswith("No release of shop serves, so nobody can tell today's secrets from older ones.")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_release_that_is_not_there_is_refused(tmp_path: Path) -> None:

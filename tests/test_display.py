@@ -90,6 +90,11 @@ def test_who_is_at_work_and_that_it_is_closed_stand_above_the_services() -> None
     ]
 
 
+def test_a_release_that_holds_what_was_revoked_is_named() -> None:
+    text = status_text(status(revoked={"0123456789abcdef": ["api:env:TOKEN", "api:tls:key"]}))
+    assert "0123456789abcdef holds revoked values of api:env:TOKEN, api:tls:key; a rollback there uses today's." in text
+
+
 def test_a_lease_between_two_calls_tells_how_long_it_holds() -> None:
     holder = Holder(run="7f3a", by="alice", what="stage", fence=3, seconds=41.6)
     assert "alice has the lease (run 7f3a, stage) and holds it for 42 s more." in status_text(status(lease=holder))

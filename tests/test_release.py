@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slipway.contract import Health, Service
-from slipway.release import File, Manifest, fingerprint, identity, project_of
+from slipway.release import File, Manifest, fingerprint, identity, project_of, read_manifest
 
 PARTS: dict[str, Any] = {
     "name": "shop-production",
@@ -59,6 +59,14 @@ def test_a_fingerprint_shows_a_change_and_needs_the_key_to_be_guessed() -> None:
     assert fingerprint("key", "content") != fingerprint("key", "Content")
     assert fingerprint("key", "content") != fingerprint("another", "content")
     assert len(fingerprint("key", "")) == 64
+
+
+def test_a_manifest_from_before_secrets_were_noted_can_be_read() -> None:
+    found = read_manifest(
+        b'{"name": "shop", "environment": "p", "id": "r1", "kit": "0", "images": {}, "tags": {}, "fingerprints": {}, '
+        b'"services": {}}'
+    )
+    assert (found.secrets, found.made_from) == ({}, "")
 
 
 def test_a_release_runs_as_a_project_of_its_own() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from slipway import render
 from slipway.errors import UsageError
-from slipway.release import LABEL_NAME, LABEL_RELEASE, Release
+from slipway.release import LABEL_NAME, LABEL_RELEASE, Release, fingerprint
 
 KEY = "k" * 32
 DIGESTS = {"api": "sha256:" + "1" * 64}
@@ -101,6 +101,16 @@ def test_a_secret_of_the_environment_is_in_the_compose_file_alone(services: Serv
     assert "the-one-exception" in finished["contents"]["compose.yml"]
     assert "the-one-exception" not in json.dumps(finished["release"])
     assert {file["path"]: file["mode"] for file in finished["release"]["files"]}["compose.yml"] == "0400"
+
+
+def test_the_manifest_knows_every_secret_by_its_name_and_a_keyed_fingerprint(services: Services, secret: str) -> None:
+    services["api"]["secret_env"] = {"TOKEN": "the-token"}
+    services["api"]["route"] = {"hosts": ["shop.example"], "tls": {"mode": "own", "certificate": "c", "key": "k"}}
+    assert rendered(services)["manifest"]["secrets"] == {
+        "api:/app/config/environments/production.json#auth.jwtSecret": fingerprint(KEY, secret),
+        "api:env:TOKEN": fingerprint(KEY, "the-token"),
+        "api:tls:key": fingerprint(KEY, "k"),
+    }
 
 
 def test_a_certificate_and_its_key_are_files_for_the_edge_and_nowhere_else(services: Services) -> None:
