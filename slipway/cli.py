@@ -282,13 +282,7 @@ def _rollback(name: str, options: argparse.Namespace) -> None:
 
 def _revoke(name: str, options: argparse.Namespace) -> None:
     answer = _deploy(name, options).revoke(options.secrets, options.reason)
-    verb = "would be revoked" if options.check else "was revoked"
-    sentences = [
-        f"{secret} {verb} as {', '.join(releases)} {'holds' if len(releases) == 1 else 'hold'} it. "
-        "A rollback there uses today's value."
-        for secret, releases in answer["revoked"].items()
-    ]
-    _tell(options, answer, "\n".join(sentences) or "That was revoked already.")
+    _tell(options, answer, answer["said"] or "It was revoked already.")
 
 
 def _maintenance(name: str, options: argparse.Namespace) -> None:

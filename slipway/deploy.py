@@ -411,7 +411,12 @@ class Deploy:
             )
         plan = plan_revocation(secrets, today=kept[current], kept=kept.values(), revoked=self.revoked)
         where = {name: [one for one in kept if among(kept[one], values)] for name, values in plan.items()}
-        return plan, {"changed": bool(plan), "revoked": where}
+        done = "Would be revoked" if self._run.check else "Revoked"
+        said = [
+            f"{done}: {name} as it is in {', '.join(ids)}. A rollback there uses today's value."
+            for name, ids in where.items()
+        ]
+        return plan, {"changed": bool(plan), "revoked": where, "said": "\n".join(said)}
 
     # --- the lease -------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,14 @@ from typing import Any
 from ansible.plugins.callback.default import CallbackModule as Default
 
 ERASE = "\r\x1b[K"
-SAID_BY = ("slipway_images", "slipway_release", "slipway_rollback", "slipway_stack", "ansible.builtin.debug")
+SAID_BY = (
+    "slipway_images",
+    "slipway_release",
+    "slipway_revoke",
+    "slipway_rollback",
+    "slipway_stack",
+    "ansible.builtin.debug",
+)
 """Actions whose `msg` is worth a line even where nothing changed."""
 
 STANDING_FROM = ("slipway_status", "slipway_release")

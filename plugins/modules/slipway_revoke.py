@@ -78,7 +78,8 @@ def main() -> None:
     )
     given = module.params
     arguments = [f"--name={given['name']}", f"--run={given['run']}", f"--by={given['by']}", f"--wait={given['wait']}"]
-    module.exit_json(**call(module, "revoke", *arguments, f"--reason={given['reason']}", "--", *given["secrets"]))
+    answer = call(module, "revoke", *arguments, f"--reason={given['reason']}", "--", *given["secrets"])
+    module.exit_json(**answer, msg=answer["said"])
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def test_a_revoked_secret_is_not_restored_but_the_older_image_and_configuration_
     first = deploy(environment, "1.0", "monday", replicas=2)
     second = deploy(environment, "1.1", "tuesday")
     revoked = said(environment, "revoke", JWT, "--reason", "was in a ticket")
-    assert revoked == f"{JWT} was revoked as {first} holds it. A rollback there uses today's value.\n"
+    assert revoked == f"Revoked: {JWT} as it is in {first}. A rollback there uses today's value.\n"
     expected = said(environment, "rollback", "--check", first[:6])
     assert environment.current() == second
     with poll(environment) as seen:
@@ -151,7 +151,7 @@ def test_revoking_is_refused_until_the_secret_was_rotated_and_is_done_once(envir
     deploy(environment, "1.0", "tuesday")
     file = environment.folder / "revoked.json"
     would = said(environment, "revoke", JWT, "--reason", "was in a ticket", "--check")
-    assert would == f"{JWT} would be revoked as {first} holds it. A rollback there uses today's value.\n"
+    assert would == f"Would be revoked: {JWT} as it is in {first}. A rollback there uses today's value.\n"
     assert not file.exists()
     said(environment, "revoke", JWT, "--reason", "was in a ticket", "--by", "bob")
     assert file.stat().st_mode & 0o777 == 0o600
