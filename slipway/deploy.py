@@ -84,6 +84,7 @@ class Deploy:
                 self.schema.note(manifest, lambda: self._entry("migrate", manifest))
             return {
                 "changed": bool(missing),
+                "msg": " ".join(one.sentence for one in pending),
                 "release": manifest.id,
                 "pulled": missing,
                 "serves": False,
@@ -114,8 +115,13 @@ class Deploy:
         if not missing:
             pending = self.schema.plan(manifest)
         plan = self._plan(manifest)
+        said = [f"Would bring {', '.join(missing)}." if missing else "All of it is on the host."]
+        said += [one.sentence for one in pending] or ["What is pending is known once it is on the host."][
+            : bool(missing)
+        ]
         return {
             "changed": True,
+            "msg": " ".join([*said, _in_order(manifest, plan)]),
             "release": manifest.id,
             "serves": False,
             "missing": missing,
@@ -158,7 +164,8 @@ class Deploy:
             self.schema.refuse(manifest, pending, allow_unsafe=allow_unsafe)
             steps = [step for one in pending for step in one.steps]
             if self._running() and any(one.embedded and one.verdict != "safe" for one in pending):
-                return {"changed": False, "deferred": True, "pending": steps}
+                said = "It does more than add to a database that both releases would share: the old one stops for it."
+                return {"changed": False, "msg": said, "deferred": True, "pending": steps}
             schema = self.schema.apply(
                 manifest, pending, lambda: self._entry("migrate", manifest), self._still_serves()
             )
@@ -185,6 +192,7 @@ class Deploy:
             if not plan.nothing:
                 way = self._deferred(manifest) if migrate else None
                 said["unavailable_ms"] = self._switch("activate", manifest, plan, terms, way)
+                said["msg"] = _missed(said["unavailable_ms"])
         return said
 
     def _deferred(self, manifest: Manifest) -> Way:
@@ -251,6 +259,8 @@ class Deploy:
                     f"Run the deploy again; slipway logs --name {manifest.name} shows what it prints.",
                 )
             removed = prune(self.store, self.ledger, self.daemon, keep=keep, root=self.store.root)
+            kept = self.store.ids()
+            self.schema.backups.prune(lambda backup: backup.release in kept)
         standing = msgspec.to_builtins(status(manifest.name, self.store.root))
         return {"changed": False, "release": release_id, "status": standing, **removed}
 
@@ -514,6 +524,22 @@ class Deploy:
             images=manifest.images if manifest else {},
             fingerprints=manifest.fingerprints if manifest else {},
         )
+
+
+def _in_order(manifest: Manifest, plan: Activation) -> str:
+    """What an activation would do, for people."""
+    stop = f", drain and stop {', '.join(plan.stop)}" if plan.stop else ""
+    single = [name for name, spec in manifest.services.items() if spec.update == "recreate"]
+    instead = f" ({', '.join(single)} only once the old one has stopped)" if single and plan.stop else ""
+    return f"Then start {manifest.id}{instead}, gate it, switch the edge to it{stop}."
+
+
+def _missed(milliseconds: int | None) -> str:
+    if milliseconds is None:
+        return ""
+    if milliseconds == 0:
+        return "Clients were served all the while."
+    return f"Clients were not served for {milliseconds} ms."
 
 
 def _volumes(manifest: Manifest) -> dict[str, Any]:

@@ -38,6 +38,16 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     embedded: bool
     """Whether the database is a file that old and new release would share."""
 
+    @property
+    def sentence(self) -> str:
+        """What is pending, for people."""
+        verdict = {
+            "safe": "It only adds, so the release that serves goes on meanwhile.",
+            "unsafe": f"It is not safe for the release that serves: {' '.join(self.findings)}",
+            "unknown": "Nobody can tell whether the release that serves survives it: the contract gives no SQL.",
+        }
+        return f"To migrate for {self.service}: {', '.join(self.steps)}. {verdict[self.verdict]}"
+
 
 class Way(msgspec.Struct, frozen=True):
     """How the schema is brought to what an older release can run on, and how that is taken back."""
