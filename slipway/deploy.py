@@ -75,11 +75,11 @@ class Deploy:
         if self._run.check:
             return self._would_stage(release, missing)
         with self._hold("stage", keep=SECONDS):
-            if missing:
-                with self.ledger.phase(self._entry("stage", manifest)):
+            with self.ledger.phase(self._entry("stage", manifest)):
+                if missing:
                     self._bring(release, pool)
-            pending = self.schema.plan(manifest)
-            self.schema.refuse(manifest, pending, allow_unsafe=allow_unsafe)
+                pending = self.schema.plan(manifest)
+                self.schema.refuse(manifest, pending, allow_unsafe=allow_unsafe)
             if not pending:
                 self.schema.note(manifest, lambda: self._entry("migrate", manifest))
             return {
@@ -200,8 +200,8 @@ class Deploy:
         pending = self.schema.plan(manifest)
         stands = "The old release was stopped for it."
 
-        def there() -> None:
-            self.schema.apply(manifest, pending, lambda: self._entry("migrate", manifest), stands)
+        def there() -> str:
+            return self.schema.apply(manifest, pending, lambda: self._entry("migrate", manifest), stands)
 
         return Way(there, lambda: self.schema.take_back(manifest, self._run.run))
 
@@ -216,7 +216,6 @@ class Deploy:
             try:
                 switch.run(terms)
             finally:
-                entry.schema_after = self.ledger.schema()
                 self._tidy(manifest.id, entry.previous)
         return entry.unavailable_ms
 

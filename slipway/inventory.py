@@ -49,12 +49,41 @@ def problems(services: object, *, strategy: Strategy, lock: Lock, fingerprint_ke
         )
     for name, service in contract.items():
         found += _port(name, service)
+        found += _release(name, service, contract)
         found += _image(name, service, strategy, lock)
         found += _user(name, service)
         found += _environment(name, service)
         found += _config(name, service)
         found += _needs(name, service, contract)
     return found
+
+
+def _release(name: str, service: Service, contract: Mapping[str, Service]) -> Iterator[str]:
+    """What a release needs to know of a service to start it beside another one, and to go back."""
+    where = f"app_services.{name}"
+    if service.replicas < 1:
+        yield f"{where}.replicas is {service.replicas}. Give it 1 or more, or remove the service."
+    for replica in range(2, service.replicas + 1):
+        if f"{name}-{replica}" in contract:
+            yield f"A replica of {name} would be called {name}-{replica}, as another service is. Rename that one."
+    for other in service.needs:
+        if service.update == "overlap" and other in contract and contract[other].update == "recreate":
+            yield (
+                f"{name} starts beside the old release and needs {other}, which does not. "
+                f"Give both the same update in app_services."
+            )
+    migrate = service.migrate
+    if migrate is None:
+        return
+    if migrate.sql and not migrate.dialect:
+        yield f"{where}.migrate has sql and no dialect. Say whether it is sqlite or postgresql."
+    if migrate.on_rollback == "down" and not migrate.down:
+        yield f"{where}.migrate.on_rollback is down, and there is no command for it. State it in {where}.migrate.down."
+    if migrate.on_rollback == "restore" and migrate.backup in (None, "none"):
+        yield (
+            f"{where}.migrate.on_rollback is restore, and nothing is backed up. "
+            f"State the commands in {where}.migrate.backup."
+        )
 
 
 def _port(name: str, service: Service) -> Iterator[str]:

@@ -62,9 +62,16 @@ def settle(root: Path, folder: Path, project: str, daemon: Daemon, pool: str = P
 
 
 def _first_free(pool: str, taken: list[IPv4Network]) -> IPv4Network:
-    for subnet in ipaddress.IPv4Network(pool).subnets(new_prefix=PREFIX):
-        if _is_free(subnet, taken):
-            return subnet
+    try:
+        candidates = ipaddress.IPv4Network(pool).subnets(new_prefix=PREFIX)
+        free = next((subnet for subnet in candidates if _is_free(subnet, taken)), None)
+    except ValueError as error:
+        raise PreflightError(
+            f"{pool} is no range that releases can have their subnets from: {error}.",
+            f"Give release_address_pool one such as {POOL}.",
+        ) from error
+    if free:
+        return free
     raise PreflightError(
         f"No subnet of {pool} is free on this host.",
         "Give release_address_pool another range, one that the host's own networks do not use.",

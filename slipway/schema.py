@@ -50,10 +50,13 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Way(msgspec.Struct, frozen=True):
-    """How the schema is brought to what an older release can run on, and how that is taken back."""
+    """How the schema is brought to what a release can run on, and how that is taken back.
 
-    there: Callable[[], None]
-    back: Callable[[], None]
+    Both answer the revision that the schema is at then.
+    """
+
+    there: Callable[[], str]
+    back: Callable[[], str]
 
 
 class Schema:
@@ -120,19 +123,26 @@ class Schema:
                 except CommandError as error:
                     at = entry.schema_after = self._revision_after_failure(manifest, one.service)
                     raise UnhealthyError(
-                        f"The migration of {manifest.name} failed: {error.what}",
-                        f"{stands} {_where(entry.schema_before, at)} Mend the migration and run the play again.",
+                        f"The migration of {manifest.name} failed: {error.what} {_where(entry.schema_before, at)}",
+                        f"{stands} Mend the migration and run the play again.",
                         details=error.details,
                     ) from error
                 reached = entry.schema_after = self.revision(manifest, one.service)
         return reached
 
-    def take_back(self, manifest: Manifest, run: str) -> None:
-        """Restore the backups that `run` took, where the schema has moved since; nothing was written meanwhile."""
+    def take_back(self, manifest: Manifest, run: str) -> str:
+        """Restore the backups that `run` took, where the schema has moved since; nothing was written meanwhile.
+
+        The answer is the revision that the schema is at then.
+        """
+        revision = self._ledger.schema()
         taken = [entry.backup for entry in self._ledger.entries() if entry.run == run and entry.backup]
         for backup in self.backups.list():
-            if backup.id in taken and self.revision(manifest, backup.service) != backup.revision:
-                self.restore(manifest, backup.service, backup)
+            if backup.id in taken:
+                revision = self.revision(manifest, backup.service)
+                if revision != backup.revision:
+                    revision = self.restore(manifest, backup.service, backup)
+        return revision
 
     def note(self, manifest: Manifest, record: Callable[[], Entry]) -> None:
         """With nothing pending: find out where the schema is when the ledger does not know.
@@ -255,26 +265,27 @@ class Schema:
             return {}
         return _rows(self._run(manifest, service, commands.count))
 
-    def restore(self, manifest: Manifest, service: str, backup: Backup) -> None:
-        """Put a backup in the place of the live database, which nothing may use meanwhile."""
+    def restore(self, manifest: Manifest, service: str, backup: Backup) -> str:
+        """Put a backup in the place of the live database, which nothing may use meanwhile; its revision."""
         contract = _contract(manifest, service)
         commands = contract.backup
         assert commands is not None  # noqa: S101 - it was taken by these commands
         assert commands != "none"  # noqa: S101
         with self.backups.open(backup) as source:
-            self._store.project(manifest).run_from(service, commands.restore, contract, source)
+            try:
+                self._store.project(manifest).run_from(service, commands.restore, contract, source)
+            except CommandError as error:
+                raise _unmoved(service, error) from error
+        return backup.revision
 
     # --- how -------------------------------------------------------------------------------------------------------
 
-    def _command(self, manifest: Manifest, service: str, command: list[str]) -> None:
+    def _command(self, manifest: Manifest, service: str, command: list[str]) -> str:
         try:
             self._run(manifest, service, command)
         except CommandError as error:
-            raise UnhealthyError(
-                f"The schema of {service} could not be moved: {error.what}",
-                "Mend what its output tells.",
-                details=error.details,
-            ) from error
+            raise _unmoved(service, error) from error
+        return self.revision(manifest, service)
 
     def _run(self, manifest: Manifest, service: str, command: list[str]) -> str:
         return self._store.project(manifest).run(service, command, _contract(manifest, service))
@@ -297,12 +308,19 @@ class Schema:
             return ""
 
 
-def _all(acts: list[Callable[[], None]]) -> Callable[[], None]:
-    def act() -> None:
-        for one in acts:
-            one()
+def _all(acts: list[Callable[[], str]]) -> Callable[[], str]:
+    def act() -> str:
+        return [one() for one in acts][-1]
 
     return act
+
+
+def _unmoved(service: str, error: CommandError) -> UnhealthyError:
+    return UnhealthyError(
+        f"The schema of {service} could not be moved: {error.what}",
+        "Mend what its output tells.",
+        details=error.details,
+    )
 
 
 def _where(before: str, now: str) -> str:

@@ -87,6 +87,7 @@ class Switch:
         self._edge = edge
         self._daemon = daemon
         self._way = way
+        self._moved = False
         self._traffic = Traffic(store, edge)
         self._began = datetime.now(UTC)
 
@@ -147,7 +148,9 @@ class Switch:
         self._edge.hold(self._manifest.name)
         for old in self._plan.stop:
             stop_release(self._store, self._daemon, old)
-        way.there()
+        self._moved = True
+        self._entry.schema_before = self._entry.schema_after
+        self._entry.schema_after = way.there()
 
     def _start(self) -> None:
         manifest = self._manifest
@@ -235,8 +238,8 @@ class Switch:
                 self._send_back(manifest)
             with suppress(SlipwayError):
                 failed.stop()
-            if self._way:
-                self._way.back()
+            if self._way and self._moved:
+                self._entry.schema_after = self._way.back()
             if not running >= set(_containers(manifest, manifest.services)):
                 settle(self._store.root, self._store.path(release_id), manifest.project, self._daemon)
                 self._store.project(manifest).start()

@@ -268,7 +268,7 @@ def test_a_migration_that_fails_shows_what_it_said_and_the_release_before_is_not
     said = " ".join(done.stdout.split())
     assert done.returncode != 0
     assert f"The migration of {NAME} failed: `migrate up` ended with exit code 1." in said
-    assert f"The release {serving().release} still serves. The schema is at none as before." in said
+    assert f"The release {serving().release} still serves. Mend the migration and run the play again." in said
     assert "The lock /app/nowhere/backend.db.migrate.lock cannot be made: No such file or directory." in said
     assert (containers(), kept()[1]) == before
 

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from slipway import lease
@@ -46,7 +47,7 @@ def test_a_call_that_is_at_work_keeps_its_lease_however_long_it_takes(leases: Le
     enter(leases, "first")
     found = leases.read()
     found.expires = time.time() - 1000
-    (tmp_path / lease.FILE).write_bytes(lease.msgspec.json.encode(found))
+    (tmp_path / lease.FILE).write_bytes(msgspec.json.encode(found))
     with pytest.raises(HeldError, match="is at work now"):
         enter(leases, "second")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from slipway import network
 from slipway.contract import Service
+from slipway.daemon import Daemon
 from slipway.errors import PreflightError
 from slipway.network import addresses, settle, subnet_of
 from slipway.release import Manifest
@@ -18,10 +18,11 @@ POOL = "10.207.0.0/22"
 """Room for four releases."""
 
 
-class Networks:
+class Networks(Daemon):
     """The networks of a daemon, without the daemon."""
 
     def __init__(self, **subnets: str) -> None:
+        super().__init__()
         self._found = {name.replace("_", "-", 1): [IPv4Network(subnet)] for name, subnet in subnets.items()}
 
     def networks(self) -> dict[str, list[IPv4Network]]:
@@ -48,7 +49,7 @@ def release(root: Path, name: str) -> Path:
     return folder
 
 
-def settled(root: Path, folder: Path, daemon: Any = None) -> str:
+def settled(root: Path, folder: Path, daemon: Daemon | None = None) -> str:
     settle(root, folder, f"shop-{folder.name}", daemon or Networks(), POOL)
     return str(subnet_of(folder))
 

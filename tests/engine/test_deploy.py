@@ -175,11 +175,11 @@ def test_a_failing_migration_is_shown_and_the_old_release_serves_all_the_while(
         error = refused(still_serves, lambda: still_serves.deploy("2.0", env={"MIGRATION": "fails"}), 2)
     assert (error.verb, error.what) == (
         "migrate",
-        f"The migration of {still_serves.name} failed: `migrate up` ended with exit code 1.",
+        f"The migration of {still_serves.name} failed: `migrate up` ended with exit code 1. "
+        "The schema is at 0001 as before.",
     )
     assert error.do_next == (
-        f"The release {still_serves.current()} still serves. The schema is at 0001 as before. "
-        "Mend the migration and run the play again."
+        f"The release {still_serves.current()} still serves. Mend the migration and run the play again."
     )
     assert "column shop.price does not exist" in error.details
     assert "[redacted]" in error.details

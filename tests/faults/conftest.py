@@ -40,11 +40,12 @@ def lab(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture
-def shop(lab: Lab, registry: Registry) -> Environment:
+def shop(lab: Lab, registry: Registry) -> Iterator[Environment]:
     """An environment on which 1.0 serves, at its first revision, and nothing else ever happened."""
     registry.mode = "serves"
     environment = Environment(lab, REPOSITORY)
     environment.destroy()
     environment.deploy("1.0").ok()
     environment.write(ROW)
-    return environment
+    yield environment
+    environment.leave()

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,12 +67,14 @@ class Play:
 class Running:
     """A playbook at work."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], connections: Path) -> None:
+        """`connections` is where SSH keeps its connections open: two controllers share none."""
         self._began = time.monotonic()
         # In a space of its own of processes, which ends as one: workers, SSH and connections kept open for later.
         alone = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
         environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         environment |= {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+        environment |= {"ANSIBLE_SSH_CONTROL_PATH_DIR": str(connections)}
         self._process = subprocess.Popen(
             [*alone, *command],
             cwd=KIT,
@@ -96,11 +99,6 @@ class Running:
         """Kill it with no warning, with its workers and its connections, as a controller that loses its power."""
         self._process.send_signal(signal.SIGKILL)
 
-    @property
-    def ended(self) -> bool:
-        """Whether it has come to its end."""
-        return self._process.poll() is not None
-
 
 class Environment:
     """The environment `shop-faults` on the lab's machine."""
@@ -110,6 +108,7 @@ class Environment:
         self._repository = repository
         self._inventory = lab.folder / "inventory.json"
         self._lock = lab.folder / "images.lock.yml"
+        self._started: list[Running] = []
         self._inventory.write_text(json.dumps(self._hosts(), indent=2))
 
     # --- what an operator does -------------------------------------------------------------------------------------
@@ -120,7 +119,10 @@ class Environment:
         # A file would be one more thing to tidy, and there is no secret among them that is worth one.
         extra = ["--extra-vars", json.dumps(variables)] if variables else []
         mode = ["--check", "--diff"] if check else []
-        return Running([program, "-i", str(self._inventory), *extra, *mode, f"playbooks/{playbook}.yml"])
+        command = [program, "-i", str(self._inventory), *extra, *mode, f"playbooks/{playbook}.yml"]
+        running = Running(command, Path(tempfile.mkdtemp(dir=self.lab.folder, prefix="cp-")))
+        self._started.append(running)
+        return running
 
     def play(self, playbook: str, **variables: Any) -> Play:
         """Run a playbook to its end."""
@@ -158,9 +160,16 @@ class Environment:
             self.lab.docker("image", "rm", "--force", reference)
         return digest
 
+    def leave(self) -> None:
+        """End what a test that broke off has left running here."""
+        for running in self._started:
+            running.kill()
+
     def destroy(self) -> None:
         """Remove it with all it holds, by the engine: the playbook would take the engine along."""
-        request = {"protocol": PROTOCOL, "name": NAME, "run": f"faults-{time.monotonic_ns()}", "by": "faults"}
+        run = f"faults-{time.monotonic_ns()}"
+        # A test that broke off may have left a lease.
+        request = {"protocol": PROTOCOL, "name": NAME, "run": run, "by": "faults", "wait": 90}
         self.lab.run("slipway", "destroy", "--json", stdin=json.dumps(request))
 
     def services(
@@ -285,7 +294,6 @@ class Environment:
         host = {
             "ansible_host": ADDRESS,
             "ansible_user": USER,
-            "ansible_control_path_dir": str(self.lab.connections),
             "ansible_ssh_common_args": " ".join(self.lab.ssh_options),
         }
         variables = {

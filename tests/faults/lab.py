@@ -30,12 +30,10 @@ PATIENCE = 60.0
 
 
 class Lab:
-    """The machine, from :meth:`boot` to :meth:`remove`; `folder` is for keys and sockets of this machine's."""
+    """The machine, from :meth:`boot` to :meth:`remove`; `folder` is for what the controller keeps of it."""
 
     def __init__(self, folder: Path, registry: Registry) -> None:
         self.folder = folder
-        self.connections = folder / "cp"
-        """Where SSH keeps its connections open."""
         self._registry = registry
         self._tunnel: subprocess.Popen[bytes] | None = None
         self._environment = {**os.environ, "LAB_NETWORK": NETWORK}
@@ -50,7 +48,6 @@ class Lab:
         self._environment |= {"LAB_BASE_TRIXIE": base("trixie"), "LAB_INIT": LEGACY_CGROUPS if legacy else ""}
         self._compose("build", "--quiet", MACHINE)
         self._compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "90", MACHINE)
-        self.connections.mkdir()
         _out(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", PROJECT, "-f", str(self.folder / "key")])
         self._look_up()
         self.path(f"/etc/ssh/authorized_keys/{USER}").write_bytes((self.folder / "key.pub").read_bytes())

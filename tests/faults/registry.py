@@ -36,6 +36,11 @@ class Registry:
         self._thread.join()
 
     @property
+    def is_away(self) -> bool:
+        """Whether it answers nobody, by now."""
+        return self.mode == "away"
+
+    @property
     def port(self) -> int:
         """The port."""
         return int(self._server.server_port)

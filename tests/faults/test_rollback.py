@@ -73,9 +73,7 @@ def test_across_a_migration_the_backup_can_be_restored_by_whoever_names_what_is_
     shop.deploy("2.0", migrate={"on_rollback": "restore"}).ok()
     shop.write(b"written after")
     with shop.load() as load:
-        shop.rollback().failed(
-            "what was written since is lost", f"confirm_data_loss={first}", "1 rows then, 2 rows now"
-        )
+        shop.rollback().failed("what was written since is lost", f"confirm_data_loss={first}", "1 rows then, 2 now")
         assert shop.version() == "2.0"
         shop.rollback(confirm_data_loss=first).ok()
     seen = load.seen
