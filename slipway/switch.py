@@ -182,6 +182,9 @@ class Switch:
             self._store.project(manifest).stop(_containers(manifest, single))
 
     def _soak(self, log: AccessLog, terms: Soak, switched: float) -> None:
+        if not terms.seconds or not self._plan.fall_back:
+            # With nothing to return to there is nothing to find out in time.
+            return
         gate = self._gate(self._manifest)
 
         def complaint() -> str:
@@ -189,7 +192,7 @@ class Switch:
             died = [name for name, container in found if container.restarts or container.state != "running"]
             return f"{died[0]} died" if died else log.complaint(terms)
 
-        if terms.seconds and (wrong := soak(switched + terms.seconds, complaint)):
+        if wrong := soak(switched + terms.seconds, complaint):
             raise UnhealthyError(f"It did not bear up once traffic had moved: {wrong}.", "")
 
     def _drain(self, switched: float) -> None:
