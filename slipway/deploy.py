@@ -211,6 +211,8 @@ class Deploy:
         self._need_edge(manifest)
         entry = self._entry(phase, manifest)
         entry.reason = reason
+        # Where the schema stays, unless the switch has to move it.
+        entry.schema_after = self.ledger.schema()
         with self.ledger.phase(entry):
             switch = Switch(manifest, plan, entry, store=self.store, edge=self.edge, daemon=self.daemon, way=way)
             try:
