@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -89,15 +88,20 @@ class Running:
         """Wait for its end."""
         try:
             output, _ = self._process.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as hung:
             self.kill()
-            output, _ = self._process.communicate()
-            raise AssertionError(f"the playbook hung:\n{output}") from None
+            raise AssertionError(f"the playbook hung:\n{(hung.stdout or b'').decode()}") from None
         return Play(self._process.returncode, output, time.monotonic() - self._began)
+
+    def end(self) -> None:
+        """End it where it has not ended, and nobody waits for it any more."""
+        if self._process.returncode is None:
+            self.kill()
 
     def kill(self) -> None:
         """Kill it with no warning, with its workers and its connections, as a controller that loses its power."""
-        self._process.send_signal(signal.SIGKILL)
+        self._process.kill()
+        self._process.communicate()
 
 
 class Environment:
@@ -163,7 +167,7 @@ class Environment:
     def leave(self) -> None:
         """End what a test that broke off has left running here."""
         for running in self._started:
-            running.kill()
+            running.end()
 
     def destroy(self) -> None:
         """Remove it with all it holds, by the engine: the playbook would take the engine along."""
@@ -263,6 +267,11 @@ class Environment:
     def current(self) -> str:
         """The release that serves, by the machine's own word."""
         return self.lab.path(f"{FOLDER}/current").readlink().name
+
+    def lease(self) -> dict[str, Any]:
+        """Who is deploying, as the machine keeps it."""
+        lease: dict[str, Any] = json.loads(self.lab.path(f"{FOLDER}/lease.json").read_bytes())
+        return lease
 
     def routed(self) -> str:
         """The release that the edge sends traffic to, by the first line of its file there."""

@@ -33,6 +33,11 @@ class Moment:
         )
 
 
+def staging(shop: Environment, _before: str) -> bool:
+    """It has the lease, so that there is something to be cut off from."""
+    return bool(shop.lease()["caller"])
+
+
 def starting(shop: Environment, _before: str) -> bool:
     """The new release's container is there and has not passed its gate."""
     return len(shop.lab.docker("ps", "--quiet", "--filter", "label=org.slipway.stack=app").split()) > 1
@@ -49,7 +54,7 @@ def switched(shop: Environment, before: str) -> bool:
 
 
 MOMENTS = {
-    "staging": Moment("stage"),
+    "staging": Moment("stage", is_so=staging),
     "migrating": Moment("migrate", "2.0", {"MIGRATION": "hangs once"}, migrating),
     "starting the new release": Moment("activate", env={"BEHAVIOUR": "slow"}, is_so=starting),
     "having moved traffic": Moment("activate", is_so=switched, soak_seconds=5, serves=("1.1",)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.environment import NAME, ROW, Environment
+from tests.faults.environment import FOLDER, NAME, ROW, SECRET, Environment
 
 pytestmark = pytest.mark.faults
 
@@ -93,3 +93,21 @@ def test_a_way_down_that_fails_leaves_the_newer_release_serving(shop: Environmen
     assert load.seen.versions == ["2.0"]
     assert shop.last()["result"] == "returned"
     shop.serves("2.0")
+
+
+def test_a_secret_that_was_revoked_does_not_come_back(shop: Environment) -> None:
+    first = shop.current()
+    rotated = "rotated-and-never-to-be-seen-9876543210"
+    shop.deploy("1.1", config={"auth": {"jwtSecret": rotated}}).ok()
+    revoked = shop.play("revoke", secret="app:/app/config/app.json#auth.jwtSecret", reason="was in a ticket").ok()
+    with shop.load() as load:
+        back = shop.rollback().ok()
+    assert load.seen.undisturbed().versions == ["1.1", "1.0"]
+    assert shop.current() != first, "a release was made of the old image and today's secret"
+    config = "".join(path.read_text() for path in shop.lab.path(f"{FOLDER}/current/config").rglob("*app.json"))
+    assert rotated in config
+    assert SECRET not in config
+    assert not [secret for secret in (SECRET, rotated) if secret in revoked.output + back.output]
+    assert (shop.last()["verb"], shop.last()["result"]) == ("rollback", "good")
+    shop.serves("1.0")
+    shop.goes_on("1.1", config={"auth": {"jwtSecret": rotated}})
