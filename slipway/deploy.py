@@ -18,7 +18,7 @@ from slipway.daemon import LABEL_ONE_OFF, LABEL_PROJECT, Container, Daemon
 from slipway.edge import Edge, Maintenance
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError
 from slipway.lease import SECONDS, HeldError, Lease, Leases
-from slipway.ledger import Entry, Ledger, Phase
+from slipway.ledger import Entry, Ledger, Phase, Result
 from slipway.network import POOL, settle, subnet_of
 from slipway.plan import Activation, Have, plan_activation, plan_recovery
 from slipway.preview import preview
@@ -479,13 +479,15 @@ class Deploy:
             self.store.point(plan.point)
         for stray in plan.stop:
             stop_release(self.store, self.daemon, stray)
-        for release_id, done in [(plan.point, "finished"), *((stray, "undone") for stray in plan.stop)]:
-            if release_id:
-                entry = self._entry("recover", release_id)
-                entry.result = "good" if done == "finished" else "returned"
-                entry.reason = f"{left.by} (run {left.run}) was cut off while doing {left.what}; it was {done}."
-                entry.schema_after = self.ledger.schema()
-                self.ledger.append(entry)
+        undone: list[tuple[str, Result, str]] = [(stray, "returned", "it was undone") for stray in plan.stop]
+        finished: list[tuple[str, Result, str]] = [(plan.point, "good", "it was finished")] if plan.point else []
+        nothing: tuple[str, Result, str] = (self.store.current() or "", "failed", "nothing of it had to be undone")
+        for release_id, result, done in [*finished, *undone] or [nothing]:
+            entry = self._entry("recover", release_id)
+            entry.result = result
+            entry.reason = f"{left.by} (run {left.run}) was cut off while doing {left.what}; {done}."
+            entry.schema_after = self.ledger.schema()
+            self.ledger.append(entry)
 
     # --- how it stands ---------------------------------------------------------------------------------------------
 
