@@ -8,10 +8,10 @@ import pytest
 
 from tests import application
 from tests.faults.environment import ROW, Environment
-from tests.faults.lab import Lab
+from tests.faults.lab import PROJECT, Lab
 from tests.faults.registry import Registry
 
-REPOSITORY = f"{application.REGISTRY}/slipway-testfaults-images/app"
+REPOSITORY = f"{application.REGISTRY}/{PROJECT}-images/app"
 
 
 @pytest.fixture(scope="session")

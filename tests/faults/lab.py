@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from tests.faults.registry import Registry
 from tests.fresh.machine import LEGACY_CGROUPS, base
 
 KIT = Path(__file__).parents[2]
-PROJECT = "slipway-testfaults"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+"""Keeps apart what two test runs on one machine make, and their networks."""
+PROJECT = f"slipway-test{WORKER}-faults"
 COMPOSE = ["docker", "compose", "--project-name", PROJECT, "--file", str(KIT / "molecule/hosts/compose.yml")]
-NETWORK = "10.213.3"
+NETWORK = f"10.213.{100 + zlib.crc32(WORKER.encode()) % 100 if WORKER else 3}"
 ADDRESS = f"{NETWORK}.11"
 MACHINE = "debian13"
 USER = "operator"
