@@ -127,7 +127,7 @@ class Ledger:
         return ""
 
     def outgrown(self, release_id: str) -> bool:
-        """Whether a rollback left the release on another schema than it served on before, which its image may not know."""
+        """Whether a rollback left the release on another schema than it served on before."""
         served = [
             entry
             for entry in self.entries()
