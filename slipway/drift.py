@@ -32,6 +32,8 @@ RUNS = ("running", "restarting")
 SECRET_FIELDS = frozenset({"environment"})
 QUESTION_PATIENCE = 10.0
 """Seconds that a database may take to tell its revision."""
+UNKNOWN = "unknown"
+"""Starts what is found where the revision could not be asked for."""
 
 Shape = Mapping[str, str | Mapping[str, str]]
 """Field -> its value as text, or name -> value where a field has several."""
@@ -72,7 +74,7 @@ def look(store: Store, daemon: Daemon, manifest: Manifest, *, at_work: bool, ask
         found += containers(document, mine, images, references)
     found += _edge(store, manifest)
     if ask_schema:
-        found += _schema(manifest, mine, Ledger(store.folder).schema())
+        found += _schema(manifest, mine, Ledger(store.folder))
     return found
 
 
@@ -111,17 +113,21 @@ def _is_loaded(store: Store, edge: Edge) -> bool:
         return edge.agrees()
 
 
-def _schema(manifest: Manifest, containers: Mapping[str, Mapping[str, Any]], recorded: str) -> list[Difference]:
+def _schema(manifest: Manifest, containers: Mapping[str, Mapping[str, Any]], ledger: Ledger) -> list[Difference]:
     """The revision that the database is at, asked of the service that the ledger has it from: the last to migrate."""
+    recorded = ledger.schema()
     asked = [(name, spec.migrate) for name, spec in manifest.services.items() if spec.migrate is not None]
     if not asked or not recorded:
         return []
     name, migrate = asked[-1]
     container = containers.get(name)
     if container is None or container["State"]["Status"] != "running":
-        return [Difference(name, "schema", recorded, "unknown: its container does not run")]
+        return [Difference(name, "schema", recorded, f"{UNKNOWN}: its container does not run")]
     revision = _ask(container, migrate)
-    return [] if revision == recorded else [Difference(name, "schema", recorded, revision)]
+    if revision == recorded or (revision.startswith(UNKNOWN) and ledger.outgrown(manifest.id)):
+        # The contract said `on_rollback: skip`: it can run on a schema that it cannot name.
+        return []
+    return [Difference(name, "schema", recorded, revision)]
 
 
 def _ask(container: Mapping[str, Any], migrate: Migrate) -> str:
@@ -137,10 +143,10 @@ def _ask(container: Mapping[str, Any], migrate: Migrate) -> str:
             timeout=QUESTION_PATIENCE,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return f"unknown: no answer within {QUESTION_PATIENCE:g} seconds"
+        return f"{UNKNOWN}: no answer within {QUESTION_PATIENCE:g} seconds"
     lines = done.stdout.strip().splitlines()
     if done.returncode:
-        return f"unknown: `{' '.join(migrate.status)}` ended with exit code {done.returncode}"
+        return f"{UNKNOWN}: `{' '.join(migrate.status)}` ended with exit code {done.returncode}"
     return lines[-1].strip() if lines else "none"
 
 

@@ -126,6 +126,15 @@ class Ledger:
                 return entry.schema_after
         return ""
 
+    def outgrown(self, release_id: str) -> bool:
+        """Whether a rollback left the release on a schema other than its own, which its image may not know."""
+        served = [
+            entry
+            for entry in self.entries()
+            if entry.release == release_id and entry.phase in SERVING and entry.result == "good"
+        ]
+        return bool(served) and served[-1].phase == "rollback" and served[0].schema_after != served[-1].schema_after
+
     def schema(self) -> str:
         """The schema revision that the last migration left, or an empty string."""
         for entry in reversed(self.entries()):

@@ -83,6 +83,17 @@ def test_the_schema_is_the_one_that_the_last_migration_left(tmp_path: Path) -> N
     assert ledger.schema() == "0002"
 
 
+def test_a_release_is_outgrown_that_a_rollback_left_on_a_newer_schema(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.append(entry("old", schema_after="0001"))
+    ledger.append(entry("new", schema_after="0002"))
+    assert not ledger.outgrown("old")
+    ledger.append(entry("old", "rollback", schema_after="0002"))
+    assert ledger.outgrown("old")
+    assert not ledger.outgrown("new")
+    assert not ledger.outgrown("never served")
+
+
 def test_a_phase_that_fails_is_recorded_with_its_sentence(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     with pytest.raises(UnhealthyError), ledger.phase(entry()):
