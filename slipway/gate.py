@@ -22,6 +22,8 @@ from slipway.errors import UnhealthyError
 from slipway.release import Instance, Manifest, instances
 
 GIVE_UP_AFTER_RESTARTS = 2
+EAGER = 0.1
+"""Seconds between two looks until the first good answer."""
 CONTAINER_LOOK = 0.5
 """Seconds between two looks at the containers while probing."""
 VERSION_LABEL = "org.opencontainers.image.version"
@@ -134,12 +136,13 @@ class Gate:
                         "Its last lines are below.",
                     )
                 state = _container_complaint(one.name, container) or _not_yet(one.name, container)
-                next_look = time.monotonic() + (interval if state else CONTAINER_LOOK)
+                next_look = time.monotonic() + (EAGER if state else CONTAINER_LOOK)
             wrong = state or self._probe(one)
             passes = 0 if wrong else passes + 1
             if passes >= needed:
                 return
-            time.sleep(interval)
+            # A start is as quick as it is noticed; the interval is for the answers in a row.
+            time.sleep(interval if passes else min(interval, EAGER))
         raise UnhealthyError(
             f"The service {one.name} did not become healthy in {budget:g} seconds: {self._redacted(wrong)}.",
             "Its last lines are below.",

@@ -127,7 +127,7 @@ class Ledger:
         return ""
 
     def outgrown(self, release_id: str) -> bool:
-        """Whether a rollback left the release on another schema than it served on before."""
+        """Whether a rollback left the release on a schema other than its own, which its image may not know."""
         served = [
             entry
             for entry in self.entries()
