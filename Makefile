@@ -28,9 +28,9 @@ faults: | root .venv/dev ## kill, break and starve a deploy under load, in every
 	$(PLAY) tests/setup.yml
 	$(AS_ROOT) .venv/bin/pytest -m faults $(or $(tests),tests/faults)
 
-bench: | root .venv/dev ## measure, as a table with ratios against bare docker compose (fresh=1: on a fresh machine too)
+bench: | root .venv/dev ## measure, as a table with ratios against bare docker compose (fresh=1, only=here, only=ssh)
 	$(PLAY) tests/setup.yml
-	$(AS_ROOT) .venv/bin/python -m tests.bench.bench $(if $(fresh),--fresh)
+	$(AS_ROOT) .venv/bin/python -m tests.bench.bench $(if $(fresh),--fresh) $(if $(only),--only $(only))
 
 fresh: | root .venv/dev ## try the README on fresh Debian machines; minutes each
 	$(PLAY) playbooks/provision.yml

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-COLUMNS = ("what", "n", "median", "min to max", "floor", "ratio", "bound", "verdict")
+from tests.bench.poller import Seen
+
+COLUMNS = ("what", "n", "median", "min to max", "floor", "ratio", "more", "bound", "verdict")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Row:
             f"{self._number(min(self.values))} to {self._number(max(self.values))}" if len(self.values) > 1 else "-",
             "-" if floor is None else self._figure(floor),
             f"{self.median / floor:.2f}" if floor else "-",
+            "-" if floor is None else self._figure(self.median - floor),
             "-" if self.bound is None else self._figure(self.bound),
             "-" if self.bound is None else bounded,
         )
@@ -59,3 +62,9 @@ def render(rows: Sequence[Row]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in table
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def seen_rows(what: str, kit: Sequence[Seen], hand: Sequence[Seen]) -> Iterator[Row]:
+    """What clients saw of `what`, done by the kit and by hand."""
+    yield Row(f"{what}: gap", "ms", [1000 * seen.gap for seen in kit], [1000 * seen.gap for seen in hand], bound=50)
+    yield Row(f"{what}: not answered", "", [seen.refused for seen in kit], [seen.refused for seen in hand], bound=0)

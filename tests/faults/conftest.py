@@ -28,7 +28,7 @@ def registry() -> Iterator[Registry]:
 @pytest.fixture(scope="session")
 def lab(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A machine that was provisioned by the kit's own playbooks."""
-    lab = Lab(tmp_path_factory.mktemp("lab"), registry)
+    lab = Lab(tmp_path_factory.mktemp("lab"), registry.port)
     try:
         lab.boot()
         shop = Environment(lab, REPOSITORY)

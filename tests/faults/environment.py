@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.protocol import PROTOCOL
-from tests.faults.lab import ADDRESS, MACHINE, USER, Lab
+from tests.faults.lab import MACHINE, USER, Lab
 from tests.faults.load import Load
 
 KIT = Path(__file__).parents[2]
@@ -229,7 +229,7 @@ class Environment:
 
     def load(self) -> Load:
         """The load of its users, by way of the edge."""
-        return Load(f"{ADDRESS}:{ENTRY}", HOST)
+        return Load(f"{self.lab.address}:{ENTRY}", HOST)
 
     def write(self, row: bytes) -> None:
         """Write a row into the database."""
@@ -244,7 +244,7 @@ class Environment:
         return str(json.loads(self._ask("GET", "/"))["version"])
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        with contextlib.closing(http.client.HTTPConnection(ADDRESS, ENTRY, timeout=10)) as connection:
+        with contextlib.closing(http.client.HTTPConnection(self.lab.address, ENTRY, timeout=10)) as connection:
             connection.request(method, path, body=body, headers={"Host": HOST})
             answer = connection.getresponse()
             text = answer.read()
@@ -301,7 +301,7 @@ class Environment:
 
     def _hosts(self) -> dict[str, Any]:
         host = {
-            "ansible_host": ADDRESS,
+            "ansible_host": self.lab.address,
             "ansible_user": USER,
             "ansible_ssh_common_args": " ".join(self.lab.ssh_options),
         }

@@ -15,16 +15,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.faults.registry import Registry
 from tests.fresh.machine import LEGACY_CGROUPS, base
 
 KIT = Path(__file__).parents[2]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 """Keeps apart what two test runs on one machine make, and their networks."""
 PROJECT = f"slipway-test{WORKER}-faults"
-COMPOSE = ["docker", "compose", "--project-name", PROJECT, "--file", str(KIT / "molecule/hosts/compose.yml")]
 NETWORK = f"10.213.{100 + zlib.crc32(WORKER.encode()) % 100 if WORKER else 3}"
-ADDRESS = f"{NETWORK}.11"
 MACHINE = "debian13"
 USER = "operator"
 REGISTRY_PORT = 5000
@@ -33,13 +30,19 @@ PATIENCE = 60.0
 
 
 class Lab:
-    """The machine, from :meth:`boot` to :meth:`remove`; `folder` is for what the controller keeps of it."""
+    """The machine, from :meth:`boot` to :meth:`remove`; `folder` is for what the controller keeps of it.
 
-    def __init__(self, folder: Path, registry: Registry) -> None:
+    `registry_port` is the loopback port here of what it shall see as the registry on its own loopback. Two machines
+    at a time need two projects and two networks (the first three octets).
+    """
+
+    def __init__(self, folder: Path, registry_port: int, *, project: str = PROJECT, network: str = NETWORK) -> None:
         self.folder = folder
-        self._registry = registry
+        self.address = f"{network}.11"
+        self._project = project
+        self._registry_port = registry_port
         self._tunnel: subprocess.Popen[bytes] | None = None
-        self._environment = {**os.environ, "LAB_NETWORK": NETWORK}
+        self._environment = {**os.environ, "LAB_NETWORK": network}
         self._init = 0
 
     # --- its life --------------------------------------------------------------------------------------------------
@@ -51,11 +54,11 @@ class Lab:
         self._environment |= {"LAB_BASE_TRIXIE": base("trixie"), "LAB_INIT": LEGACY_CGROUPS if legacy else ""}
         self._compose("build", "--quiet", MACHINE)
         self._compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "90", MACHINE)
-        _out(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", PROJECT, "-f", str(self.folder / "key")])
+        _out(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self._project, "-f", str(self.folder / "key")])
         self._look_up()
         self.path(f"/etc/ssh/authorized_keys/{USER}").write_bytes((self.folder / "key.pub").read_bytes())
         host_key = self.path("/etc/ssh/ssh_host_ed25519_key.pub").read_text()
-        (self.folder / "known_hosts").write_text(f"{ADDRESS} {host_key}")
+        (self.folder / "known_hosts").write_text(f"{self.address} {host_key}")
         self.reach()
 
     def remove(self) -> None:
@@ -80,9 +83,9 @@ class Lab:
         if self._tunnel:
             self._tunnel.kill()
             self._tunnel.wait()
-        forward = f"127.0.0.1:{REGISTRY_PORT}:127.0.0.1:{self._registry.port}"
+        forward = f"127.0.0.1:{REGISTRY_PORT}:127.0.0.1:{self._registry_port}"
         options = ["-o", "ExitOnForwardFailure=yes", "-o", "ControlPath=none", *self.ssh_options]
-        self._tunnel = subprocess.Popen(["ssh", "-N", "-q", *options, "-R", forward, f"{USER}@{ADDRESS}"])
+        self._tunnel = subprocess.Popen(["ssh", "-N", "-q", *options, "-R", forward, f"{USER}@{self.address}"])
         wait_for(lambda: self.run("ss", "-Hltn", f"sport = {REGISTRY_PORT}").strip(), "the tunnel to the registry")
 
     @property
@@ -99,7 +102,7 @@ class Lab:
 
     def run(self, *command: str, stdin: str = "") -> str:
         """Run a command on it as root, and give its stdout. Raises AssertionError when it fails."""
-        return _out(["docker", "exec", "--interactive", f"{PROJECT}-{MACHINE}-1", *command], stdin=stdin)
+        return _out(["docker", "exec", "--interactive", f"{self._project}-{MACHINE}-1", *command], stdin=stdin)
 
     def docker(self, *arguments: str) -> str:
         """Ask its Docker engine."""
@@ -157,10 +160,11 @@ class Lab:
             self.run("sh", "-c", f"umount {folder} && rmdir {folder} && mv {copy} {folder}")
 
     def _look_up(self) -> None:
-        self._init = int(_out(["docker", "inspect", "--format", "{{.State.Pid}}", f"{PROJECT}-{MACHINE}-1"]))
+        self._init = int(_out(["docker", "inspect", "--format", "{{.State.Pid}}", f"{self._project}-{MACHINE}-1"]))
 
     def _compose(self, *arguments: str) -> None:
-        _out([*COMPOSE, *arguments], environment=self._environment)
+        files = ["--file", str(KIT / "molecule/hosts/compose.yml")]
+        _out(["docker", "compose", "--project-name", self._project, *files, *arguments], environment=self._environment)
 
 
 def wait_for(moment: Callable[[], object], what: str, *, within: float = PATIENCE, every: float = 0.05) -> None:
