@@ -18,7 +18,7 @@ import msgspec
 
 from slipway.errors import PreflightError
 
-SECONDS = 60.0
+SECONDS = 30.0
 """How long a lease holds after the last call of its run."""
 FILE = "lease.json"
 SECTOR = 512
