@@ -52,7 +52,7 @@ class ReleaseRequest(Run):
     allow_unsafe: bool = False
     migrate: bool = False
     terms: Soak = Soak()
-    keep: int = KEEP
+    keep: int | None = None
 
 
 class EnvironmentRequest(Run):
@@ -114,8 +114,10 @@ HANDLERS: dict[str, Handler] = {
     "preflight": _preflight,
     "stage": _stage,
     "migrate": _on_release(lambda deploy, on: deploy.migrate(on.release, allow_unsafe=on.allow_unsafe)),
-    "activate": _on_release(lambda deploy, on: deploy.activate(on.release, terms=on.terms, migrate=on.migrate)),
-    "verify": _on_release(lambda deploy, on: deploy.verify(on.release, keep=on.keep)),
+    "activate": _on_release(
+        lambda deploy, on: deploy.activate(on.release, terms=on.terms, migrate=on.migrate, keep=on.keep)
+    ),
+    "verify": _on_release(lambda deploy, on: deploy.verify(on.release, keep=KEEP if on.keep is None else on.keep)),
     "stop": _on_environment(Deploy.stop),
     "destroy": _on_environment(Deploy.destroy),
     "report": _report,

@@ -22,14 +22,18 @@ class Health(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
     """Dotted key in the body -> the value that must stand there."""
     version: str = ""
     """Dotted key under which the body tells the version; it must equal the image's own version label."""
-    interval: float = 0.25
-    """Seconds between two probes."""
     timeout: float = 2.0
     """Seconds one probe may take."""
-    passes: int = 2
-    """Good answers in a row that make it healthy."""
     start_period: float = 60.0
     """Seconds the service has, all in all, to become healthy."""
+    start_interval: float = 0.25
+    """Seconds between two probes until then."""
+    passes: int = 2
+    """Good answers in a row that make it healthy."""
+    interval: float = 1.0
+    """Seconds between two probes once it serves and is watched."""
+    retries: int = 3
+    """Bad answers in a row that make it unhealthy then."""
 
 
 class Backup(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

@@ -157,6 +157,22 @@ class Daemon:
         """Whether there is a volume of that name."""
         return self._find(f"/volumes/{quote(name)}") is not None
 
+    def make_volume(self, name: str, labels: dict[str, str]) -> Path:
+        """Make a volume, or find the one of that name; the answer is where it lies on this host."""
+        body = json.dumps({"Name": name, "Labels": labels})
+        status, made = self._request("/volumes/create", method="POST", body=body)
+        if status != http.HTTPStatus.CREATED:
+            self._wanted("/volumes/create", status, made)
+        return Path(made["Mountpoint"])
+
+    def has_container(self, name: str) -> bool:
+        """Whether there is a container of that name, running or not."""
+        return self._find(f"/containers/{quote(name)}/json") is not None
+
+    def remove_container(self, name: str) -> bool:
+        """Remove a container, running or not; False when it was not there or is going already."""
+        return self._remove(f"/containers/{quote(name)}?force=true&v=true")
+
     def registry_digest(self, reference: str) -> str:
         """The digest that the registry has for `repository:tag`, asked for by the daemon with its own settings.
 
@@ -213,10 +229,12 @@ class Daemon:
             self._wanted(path, status, body)
         return True
 
-    def _request(self, path: str, timeout: float = 20.0, method: str = "GET") -> tuple[int, Any]:
+    def _request(
+        self, path: str, timeout: float = 20.0, method: str = "GET", body: str | None = None
+    ) -> tuple[int, Any]:
         connection = UnixConnection(self._path, timeout)
         try:
-            connection.request(method, API + path)
+            connection.request(method, API + path, body, {"Content-Type": "application/json"} if body else {})
             response = connection.getresponse()
             return response.status, json.loads(response.read() or b"{}")
         except (OSError, http.client.HTTPException, ValueError) as error:

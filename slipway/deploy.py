@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
-from slipway.daemon import LABEL_ONE_OFF, LABEL_PROJECT, Container, Daemon
+from slipway.daemon import LABEL_ONE_OFF, LABEL_PROJECT, LABEL_SERVICE, Container, Daemon
 from slipway.edge import Edge, Maintenance
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError
+from slipway.gate import Gate
 from slipway.lease import SECONDS, HeldError, Lease, Leases
 from slipway.ledger import Entry, Ledger, Phase, Result
 from slipway.network import POOL, settle, subnet_of
@@ -173,27 +174,39 @@ class Deploy:
 
     # --- activate --------------------------------------------------------------------------------------------------
 
-    def activate(self, release_id: str, *, terms: Soak, migrate: bool = False) -> dict[str, Any]:
+    def activate(
+        self, release_id: str, *, terms: Soak, migrate: bool = False, keep: int | None = None
+    ) -> dict[str, Any]:
         """Make the release serve, and drain and stop the one before. `migrate` does first what was deferred to here.
 
-        When it fails its gate or its soak, the one before serves again, and :class:`UnhealthyError` says why, with
-        the last lines of the release that failed.
+        A container of it that runs and does not answer as promised is replaced. When it fails its gate or its soak,
+        the one before serves again, and :class:`UnhealthyError` says why, with the last lines of the release that
+        failed. `keep` says that the run ends here, where no other host can fail: then :meth:`verify` is part of it.
         """
         if self._run.check and release_id not in self.store.ids():
             return {"changed": True, "stop": [], "start": release_id, "previous": self.store.current()}
         manifest = self.store.manifest(release_id)
-        plan = self._plan(manifest)
-        if plan.nothing or self._run.check:
-            return self._say(plan, release_id)
-        with self._hold("activate", keep=SECONDS):
-            # What runs may have changed while this call waited for the lock.
+        if self._run.check:
+            return self._say(self._plan(manifest), release_id)
+        with self._hold("activate", keep=SECONDS if keep is None else 0.0):
             plan = self._plan(manifest)
+            if plan.nothing and (failing := self._gate(manifest).look()):
+                self._clear(manifest, list(failing))
+                plan = self._plan(manifest)
             said = self._say(plan, release_id)
             if not plan.nothing:
                 way = self._deferred(manifest) if migrate else None
                 said["unavailable_ms"] = self._switch("activate", manifest, plan, terms, way)
                 said["msg"] = _missed(said["unavailable_ms"])
+            if keep is not None:
+                said |= self._end(manifest, keep)
         return said
+
+    def _clear(self, manifest: Manifest, containers: list[str]) -> None:
+        """Stop and remove these containers of a release, by their names in Compose."""
+        self.store.project(manifest).stop(containers)
+        for name in containers:
+            self.daemon.remove_containers({LABEL_PROJECT: manifest.project, LABEL_SERVICE: name})
 
     def _deferred(self, manifest: Manifest) -> Way:
         """The migration that has to wait until the old release has stopped, and how it is taken back."""
@@ -254,29 +267,40 @@ class Deploy:
             return {"changed": False}
         manifest = self.store.manifest(release_id)
         with self._hold("verify"):
-            if wrong := self._complaint(manifest):
-                raise UnhealthyError(
-                    f"{manifest.name} does not serve as declared: {wrong}.",
-                    f"Run the deploy again; slipway logs --name {manifest.name} shows what it prints.",
-                )
-            removed = prune(self.store, self.ledger, self.daemon, keep=keep, root=self.store.root)
-            kept = self.store.ids()
-            self.schema.backups.prune(lambda backup: backup.release in kept)
-        standing = msgspec.to_builtins(status(manifest.name, self.store.root))
-        return {"changed": False, "release": release_id, "status": standing, **removed}
+            return {"changed": False, **self._end(manifest, keep)}
+
+    def _end(self, manifest: Manifest, keep: int) -> dict[str, Any]:
+        if wrong := self._complaint(manifest):
+            raise UnhealthyError(
+                f"{manifest.name} does not serve as declared: {wrong}.",
+                f"Run the deploy again; slipway logs --name {manifest.name} shows what it prints.",
+            )
+        removed = prune(self.store, self.ledger, self.daemon, keep=keep, root=self.store.root)
+        kept = self.store.ids()
+        self.schema.backups.prune(lambda backup: backup.release in kept)
+        # The run is over, so nobody holds the lease any more.
+        self.leases.free()
+        return {
+            "release": manifest.id,
+            "status": msgspec.to_builtins(status(manifest.name, self.store.root)),
+            **removed,
+        }
 
     def _complaint(self, manifest: Manifest) -> str:
         if (current := self.store.current()) != manifest.id:
             return f"release {current} is current and not {manifest.id}"
         if not self._traffic.goes_to(manifest):
             return f"the edge sends traffic to {self.edge.release(manifest.name) or 'none'} or on other terms"
-        gate = gate_of(self.store, self.daemon, manifest)
+        gate = self._gate(manifest)
         images = {one.name: manifest.images[one.service] for one in instances(manifest.services)}
         for name, container in gate.containers().items():
             image = self.daemon.image(images[name]) if name in images else None
             if image is None or image["Id"] != container.image:
                 return f"the service {name} runs another image than {images.get(name, 'any declared')}"
-        return gate.look()
+        return next(iter(gate.look().values()), "")
+
+    def _gate(self, manifest: Manifest) -> Gate:
+        return gate_of(self.store, self.daemon, manifest)
 
     # --- the way back ----------------------------------------------------------------------------------------------
 

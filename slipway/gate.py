@@ -22,7 +22,7 @@ from slipway.errors import UnhealthyError
 from slipway.release import Instance, Manifest, instances
 
 GIVE_UP_AFTER_RESTARTS = 2
-EAGER = 0.1
+EAGER = 0.05
 """Seconds between two looks until the first good answer."""
 CONTAINER_LOOK = 0.5
 """Seconds between two looks at the containers while probing."""
@@ -103,13 +103,40 @@ class Gate:
             if only is None or one.service in only:
                 self._wait_for(one)
 
-    def look(self) -> str:
-        """Probe every container once; an empty string when all is well, else the first complaint."""
+    def look(self) -> dict[str, str]:
+        """Probe every container once: name -> what is wrong with it, for those with which something is."""
         containers = self.containers()
-        for one in instances(self._manifest.services):
-            if wrong := _container_complaint(one.name, containers.get(one.name)) or self._probe(one):
-                return self._redacted(wrong)
-        return ""
+        found = {
+            one.name: _container_complaint(one.name, containers.get(one.name)) or self._probe(one)
+            for one in instances(self._manifest.services)
+        }
+        return {name: self._redacted(wrong) for name, wrong in found.items() if wrong}
+
+    def watch(self) -> Callable[[], str]:
+        """A look at a release that serves, to be repeated: empty, or what is wrong by now.
+
+        A container that is not up, or was started again, is wrong at once; one that answers otherwise than promised
+        is when it has done so `retries` times, one `interval` after the other.
+        """
+        due = {one.name: 0.0 for one in instances(self._manifest.services)}
+        failures = dict.fromkeys(due, 0)
+
+        def complaint() -> str:
+            for name, container in self.containers().items():
+                if container.restarts or container.state != "running":
+                    return f"{name} died"
+            for one in instances(self._manifest.services):
+                health = self._manifest.services[one.service].health
+                if health is None or time.monotonic() < due[one.name]:
+                    continue
+                due[one.name] = time.monotonic() + health.interval
+                wrong = self._probe(one)
+                failures[one.name] = failures[one.name] + 1 if wrong else 0
+                if failures[one.name] >= health.retries:
+                    return self._redacted(f"{one.name}: {wrong}")
+            return ""
+
+        return complaint
 
     def containers(self) -> dict[str, Found]:
         """The release's containers by their name in Compose."""
@@ -123,7 +150,7 @@ class Gate:
         health = self._manifest.services[one.service].health
         budget = health.start_period if health else 10.0
         needed = health.passes if health else 2
-        interval = health.interval if health else CONTAINER_LOOK
+        interval = health.start_interval if health else CONTAINER_LOOK
         deadline = time.monotonic() + budget
         passes, next_look = 0, 0.0
         wrong = "it was never probed"

@@ -8,17 +8,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 import msgspec
-from python_on_whales import DockerClient
-from python_on_whales.exceptions import DockerException
 
+from slipway.composefile import read_folder
 from slipway.contract import Migrate, Volume
+from slipway.daemon import Daemon
 from slipway.errors import CommandError, PreflightError, SlipwayError
 from slipway.redact import redact, secrets_in, secrets_of
 from slipway.release import COMPOSE_FILE, ONCE, ONCE_VARIABLE, Manifest
+
+if TYPE_CHECKING:
+    from python_on_whales import DockerClient
 
 T = TypeVar("T")
 
@@ -37,22 +41,30 @@ class Project:
         self.folder = folder
         self.name = manifest.project
         self._secret_env = {name for service in manifest.services.values() for name in service.secret_env}
-        self._client = DockerClient(
-            compose_files=[folder / COMPOSE_FILE],
+        self._daemon = Daemon()
+        where = ["--project-name", self.name, "--project-directory", str(folder)]
+        self._compose = ["docker", "compose", *where, "--file", str(folder / COMPOSE_FILE)]
+        """For what python-on-whales' wrapper of Compose lacks; and its import takes an eighth of a second."""
+
+    @cached_property
+    def _client(self) -> DockerClient:
+        from python_on_whales import DockerClient  # noqa: PLC0415
+
+        return DockerClient(
+            compose_files=[self.folder / COMPOSE_FILE],
             compose_project_name=self.name,
-            compose_project_directory=folder,
+            compose_project_directory=self.folder,
         )
 
     def validate(self) -> None:
         """Let Compose read the files. Raises :class:`PreflightError` with what Compose says."""
-        try:
-            self._client.compose.config(return_json=True)
-        except DockerException as error:
+        done = subprocess.run([*self._compose, "config", "--quiet"], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
             raise PreflightError(
                 "Compose does not accept the rendered file.",
                 "Correct app_services, and run the play again.",
-                details=self.redacted(error.stderr),
-            ) from error
+                details=self.redacted(done.stderr),
+            )
 
     def create(self) -> None:
         """Create networks and containers without starting them."""
@@ -103,7 +115,7 @@ class Project:
         self._clear(name)
         entrypoint = [] if migrate.entrypoint is None else ["--entrypoint", migrate.entrypoint]
         with _unlogged(service) as override:
-            compose = [*map(str, self._client.compose.docker_compose_cmd), "--file", override]
+            compose = [*self._compose, "--file", override]
             run = ["run", "--rm", "--no-deps", "-T", "--name", name, *entrypoint, service, *command]
             try:
                 # Not python-on-whales' run(): it has no time limit, and it drops stdout when the command fails.
@@ -135,6 +147,8 @@ class Project:
 
     def logs(self, since: datetime) -> str:
         """The last lines of all services from `since` on, without secrets."""
+        from python_on_whales.exceptions import DockerException  # noqa: PLC0415
+
         try:
             # As a stream, because that comes as bytes: what an application prints when it dies need not be UTF-8.
             stream = self._client.compose.logs(tail=LAST_LINES, since=since.isoformat(), stream=True)
@@ -145,6 +159,8 @@ class Project:
 
     def follow(self, *, services: list[str], since: str | None, follow: bool) -> Iterator[str]:
         """Yield log text as it comes, without secrets, line by line."""
+        from python_on_whales.exceptions import DockerException  # noqa: PLC0415
+
         secrets = self._secrets()
         stream = cast(
             "Iterator[tuple[str, bytes]]",
@@ -162,6 +178,8 @@ class Project:
 
     def pull(self, reference: str) -> None:
         """Pull an image by digest. Raises :class:`PreflightError` with what the registry said."""
+        from python_on_whales.exceptions import DockerException  # noqa: PLC0415
+
         try:
             self._client.image.pull(reference, quiet=True)
         except DockerException as error:
@@ -173,29 +191,26 @@ class Project:
 
     def ensure_volume(self, name: str, volume: Volume, labels: dict[str, str]) -> None:
         """Create a named volume with the owner that the contract states; one that holds data is left as it is."""
-        # Creating one that exists gives that one; an empty one may be of a call that was killed before the next line.
-        made = self._do("make a volume for", lambda: self._client.volume.create(name, labels=labels))
-        mountpoint = Path(made.mountpoint)
+        # An empty one may be of a call that was killed before it had its owner.
+        mountpoint = self._daemon.make_volume(name, labels)
         if not any(mountpoint.iterdir()):
             mountpoint.chmod(0o750)
             os.chown(mountpoint, volume.uid, volume.gid)
 
     def _clear(self, container: str) -> None:
         deadline = time.monotonic() + CLEAR_PATIENCE
-        while self._client.container.exists(container):
-            try:
-                self._client.container.remove(container, force=True)
-            except DockerException as error:
-                # It may be on its way out already, which Docker calls an error.
-                if time.monotonic() > deadline:
-                    raise SlipwayError(
-                        f"Docker could not remove the container {container}.",
-                        "Its words are below.",
-                        details=str(error.stderr or ""),
-                    ) from error
-                time.sleep(0.05)
+        while self._daemon.has_container(container):
+            # It may be on its way out already, and then it cannot be removed.
+            self._daemon.remove_container(container)
+            if time.monotonic() > deadline:
+                raise SlipwayError(
+                    f"Docker could not remove the container {container}.", f"Remove it: docker rm --force {container}."
+                )
+            time.sleep(0.05)
 
     def _do(self, verb: str, act: Callable[[], T]) -> T:
+        from python_on_whales.exceptions import DockerException  # noqa: PLC0415
+
         try:
             return act()
         except DockerException as error:
@@ -211,14 +226,12 @@ class Project:
 
     def _secrets(self) -> set[str]:
         try:
-            config = self._client.compose.config(return_json=True)
-        except DockerException:
+            config = read_folder(self.folder)
+        except PreflightError:
             config = {}
         found = secrets_of(self.folder)
         for service in config.get("services", {}).values():
-            # Compose prints each `$` doubled, as its own files want it.
-            given = service.get("environment") or {}
-            environment = {name: (value or "").replace("$$", "$") for name, value in given.items()}
+            environment = {name: value or "" for name, value in (service.get("environment") or {}).items()}
             found.update(secrets_in(environment))
             found.update(value for name, value in environment.items() if name in self._secret_env and value)
         return found

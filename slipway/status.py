@@ -137,7 +137,7 @@ def status(name: str, root: Path = ROOT, *, ask_schema: bool = False) -> Status:
     found.environment = manifest.environment
     found.release = current
     found.schema = Ledger(store.folder).schema()
-    found.complaint = gate.look()
+    found.complaint = next(iter(gate.look().values()), "")
     found.services = {
         one.name: _service(one, manifest, containers.get(one.name)) for one in instances(manifest.services)
     }

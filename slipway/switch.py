@@ -185,14 +185,8 @@ class Switch:
         if not terms.seconds or not self._plan.fall_back:
             # With nothing to return to there is nothing to find out in time.
             return
-        gate = self._gate(self._manifest)
-
-        def complaint() -> str:
-            found = gate.containers().items()
-            died = [name for name, container in found if container.restarts or container.state != "running"]
-            return f"{died[0]} died" if died else log.complaint(terms)
-
-        if wrong := soak(switched + terms.seconds, complaint):
+        health = self._gate(self._manifest).watch()
+        if wrong := soak(switched + terms.seconds, lambda: health() or log.complaint(terms)):
             raise UnhealthyError(f"It did not bear up once traffic had moved: {wrong}.", "")
 
     def _drain(self, switched: float) -> None:

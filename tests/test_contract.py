@@ -37,7 +37,7 @@ def test_a_service_publishes_the_port_it_listens_on_unless_told_otherwise(servic
         ({"imagee": "x"}, "unknown field `imagee` - at `app_services.api`"),
         ({"user": 1001}, "Expected `str`, got `int` - at `app_services.api.user`"),
         ({"port": "4000"}, "Expected `int | null`, got `str` - at `app_services.api.port`"),
-        ({"health": {"path": "/", "retries": 3}}, "unknown field `retries` - at `app_services.api.health`"),
+        ({"health": {"path": "/", "attempts": 3}}, "unknown field `attempts` - at `app_services.api.health`"),
         ({"health": {}}, "missing required field `path` - at `app_services.api.health`"),
         ({"migrate": {"up": "migrate up"}}, "Expected `array`, got `str` - at `app_services.api.migrate.up`"),
         ({"config_files": [{"path": "/c"}]}, "required field `content` - at `app_services.api.config_files[0]`"),

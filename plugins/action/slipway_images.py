@@ -1,43 +1,43 @@
-"""The controller's half of the module slipway_images: pack every image's folder, then run the module with it."""
+"""Thin front to `slipway images`, which packs every image's folder first."""
 
 from __future__ import annotations
 
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-
-from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
+from typing import Any
 
 # The kit's own package lies beside its plugins; the controller need not have it installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from ansible.errors import AnsibleActionFail
+
+from plugins.engine import Answer, EngineAction
 from slipway.source import SourceError, pack
 
+PASSED_ON = ("repository", "dockerfile", "build_args", "secrets", "push")
 
-class ActionModule(ActionBase):  # type: ignore[misc]  # ansible ships no types
-    """Replaces `context` and `version_file`, paths on the controller, by `source`, what they hold."""
 
-    _requires_connection = True
+class ActionModule(EngineAction):
+    """Sends what `context` and `version_file`, paths on the controller, hold."""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, object] | None = None) -> dict[str, object]:
-        super().run(tmp, task_vars)
-        arguments = dict(self._task.args)
-        arguments["images"] = [self._packed(dict(image)) for image in arguments.get("images") or []]
-        result: dict[str, object] = self._execute_module(
-            module_name="slipway_images", module_args=arguments, task_vars=task_vars
-        )
-        return result
+    def call(self, given: Mapping[str, Any]) -> Answer:
+        base = {option: given[f"base_{option}"] for option in ("image", "suite", "max_age_days", "recipe")}
+        images = [
+            {**{field: image[field] for field in PASSED_ON}, "source": _packed(image)} for image in given["images"]
+        ]
+        absent = given["state"] == "absent"
+        return self.engine("images", bare_is_fine=absent, state=given["state"], base=base, images=images)
 
-    def _packed(self, image: dict[str, object]) -> dict[str, object]:
-        context = Path(str(image.pop("context", "")))
-        version_file = str(image.pop("version_file", "") or "")
-        try:
-            version = _version(Path(version_file)) if version_file else None
-            image["source"] = pack(context, dockerfile=str(image.get("dockerfile") or "Dockerfile"), version=version)
-        except SourceError as error:
-            raise AnsibleActionFail(str(error)) from error
-        return image
+
+def _packed(image: Mapping[str, Any]) -> dict[str, Any]:
+    version_file = image["version_file"]
+    try:
+        version = _version(Path(version_file)) if version_file else None
+        return pack(Path(image["context"]), dockerfile=image["dockerfile"], version=version)
+    except SourceError as error:
+        raise AnsibleActionFail(str(error)) from error
 
 
 def _version(file: Path) -> str:

@@ -45,18 +45,3 @@ text:
   type: str
   returned: always
 """
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.engine import call
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={"name": {"type": "str", "required": True}, "last": {"type": "int", "default": 20}},
-        supports_check_mode=True,
-    )
-    module.exit_json(**call(module, "recount", name=module.params["name"], last=module.params["last"]))
-
-
-if __name__ == "__main__":
-    main()

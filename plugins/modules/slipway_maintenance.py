@@ -51,29 +51,3 @@ EXAMPLES = r"""
 """
 
 RETURN = r""" # """
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.engine import call
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "maintenance": {"type": "bool", "required": True},
-            "reason": {"type": "str", "default": ""},
-            "retry_after": {"type": "int", "default": 300},
-            "run": {"type": "str", "required": True},
-            "by": {"type": "str", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    given = module.params
-    arguments = [f"--name={given['name']}", f"--run={given['run']}", f"--by={given['by']}"]
-    arguments += [f"--reason={given['reason']}", f"--retry-after={given['retry_after']}"]
-    wanted = "on" if given["maintenance"] else "off"
-    module.exit_json(**call(module, "maintenance", *arguments, wanted))
-
-
-if __name__ == "__main__":
-    main()

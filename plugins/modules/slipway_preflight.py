@@ -52,23 +52,3 @@ current:
   type: str
   returned: when one does
 """
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.engine import call
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "images": {"type": "dict", "required": True},
-            "ports": {"type": "dict", "default": {}},
-            "min_free_mb": {"type": "int", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    module.exit_json(**call(module, "preflight", **module.params))
-
-
-if __name__ == "__main__":
-    main()

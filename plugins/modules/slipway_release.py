@@ -59,9 +59,11 @@ options:
       seconds: {description: For how long., type: float, default: 0}
       max_error_percent: {description: Share of answers that may be server errors., type: float, default: 5}
   keep:
-    description: How many good releases stay on the host, for I(state=verified).
+    description:
+      - How many good releases stay on the host, for I(state=verified).
+      - With I(state=active) it says that the run ends there, since no other host can fail. What I(state=verified) does
+        is then done as well.
     type: int
-    default: 5
   run:
     description: Id of this run of the playbook; the ledger groups its entries by it.
     type: str
@@ -98,7 +100,7 @@ serves:
 status:
   description: How it stands, as the module slipway_status says it.
   type: dict
-  returned: when I(state=verified), or when I(state=staged) and it serves already
+  returned: when the run has ended, or when I(state=staged) and it serves already
 fence:
   description: The fencing number of this run's lease.
   type: int
@@ -118,7 +120,7 @@ unavailable_ms:
 removed:
   description: Releases that were forgotten.
   type: list
-  returned: when I(state=verified)
+  returned: when the run has ended
 schema:
   description: The revision that the database is at.
   type: str
@@ -132,69 +134,3 @@ previous:
   type: str
   returned: when I(state=active)
 """
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.engine import call
-
-VERBS = {
-    "staged": "stage",
-    "migrated": "migrate",
-    "active": "activate",
-    "verified": "verify",
-    "stopped": "stop",
-    "absent": "destroy",
-}
-
-
-ON_RELEASE = ("migrated", "active", "verified")
-TAKES = {
-    "staged": {"pool": "pool", "allow_unsafe": "allow_unsafe"},
-    "migrated": {"allow_unsafe": "allow_unsafe"},
-    "active": {"migrate": "migrate", "soak": "terms"},
-    "verified": {"keep": "keep"},
-}
-"""Options that go with a state, and what the engine calls them."""
-
-
-def main() -> None:
-    soak = {
-        "seconds": {"type": "float", "default": 0},
-        "max_error_percent": {"type": "float", "default": 5},
-    }
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"type": "str", "required": True, "choices": list(VERBS)},
-            "name": {"type": "str", "required": True},
-            "id": {"type": "str"},
-            "release": {"type": "dict"},
-            "contents": {"type": "dict", "no_log": True},
-            "fence": {"type": "int"},
-            "wait": {"type": "float", "default": 0},
-            "pool": {"type": "str", "default": "10.207.0.0/16"},
-            "allow_unsafe": {"type": "bool", "default": False},
-            "migrate": {"type": "bool", "default": False},
-            "soak": {"type": "dict", "default": {}, "options": soak},
-            "keep": {"type": "int", "default": 5},
-            "run": {"type": "str", "required": True},
-            "by": {"type": "str", "required": True},
-        },
-        required_if=[("state", "staged", ["release", "contents"]), *(("state", state, ["id"]) for state in ON_RELEASE)],
-        supports_check_mode=True,
-    )
-    given = module.params
-    state = given["state"]
-    request = {field: given[field] for field in ("run", "by", "fence", "wait")}
-    request.update({name: given[option] for option, name in TAKES.get(state, {}).items()})
-    if state == "staged":
-        files = [{**file, "content": given["contents"][file["path"]]} for file in given["release"]["files"]]
-        request["release"] = {**given["release"], "files": files}
-    else:
-        request["name"] = given["name"]
-    if state in ON_RELEASE:
-        request["release"] = given["id"]
-    bare_is_fine = state in ("stopped", "absent")
-    module.exit_json(**call(module, VERBS[state], bare_is_fine=bare_is_fine, **request))
-
-
-if __name__ == "__main__":
-    main()

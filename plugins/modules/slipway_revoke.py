@@ -58,29 +58,3 @@ revoked:
   type: dict
   returned: always
 """
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.engine import call
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            # They are names; Ansible would take it for a mistake that the list is shown.
-            "secrets": {"type": "list", "elements": "str", "required": True, "no_log": False},
-            "reason": {"type": "str", "required": True},
-            "wait": {"type": "float", "default": 0},
-            "run": {"type": "str", "required": True},
-            "by": {"type": "str", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    given = module.params
-    arguments = [f"--name={given['name']}", f"--run={given['run']}", f"--by={given['by']}", f"--wait={given['wait']}"]
-    answer = call(module, "revoke", *arguments, f"--reason={given['reason']}", "--", *given["secrets"])
-    module.exit_json(**answer, msg=answer["said"])
-
-
-if __name__ == "__main__":
-    main()

@@ -82,33 +82,3 @@ unavailable_ms:
   type: int
   returned: when it changed something
 """
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.engine import call
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "release": {"type": "str", "default": ""},
-            "confirm_data_loss": {"type": "str", "default": ""},
-            "soak_seconds": {"type": "float", "default": 0},
-            "pool": {"type": "str", "default": "10.207.0.0/16"},
-            "wait": {"type": "float", "default": 0},
-            "run": {"type": "str", "required": True},
-            "by": {"type": "str", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    given = module.params
-    arguments = [f"--name={given['name']}", f"--run={given['run']}", f"--by={given['by']}", f"--wait={given['wait']}"]
-    arguments += [f"--soak={given['soak_seconds']}", f"--confirm-data-loss={given['confirm_data_loss']}"]
-    answer = call(module, "rollback", *arguments, f"--pool={given['pool']}", "--", given["release"])
-    # Worth a line before anything is switched, and not again after.
-    said = {"msg": answer["said"]} if module.check_mode else {}
-    module.exit_json(**answer, **said)
-
-
-if __name__ == "__main__":
-    main()

@@ -81,39 +81,3 @@ containers:
   elements: dict
   returned: always
 """
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.engine import call
-
-
-def main() -> None:
-    file = {
-        "path": {"type": "str", "required": True},
-        "content": {"type": "str", "required": True},
-        "mode": {"type": "str", "default": "0644"},
-        "uid": {"type": "int", "default": 0},
-        "gid": {"type": "int", "default": 0},
-    }
-    reload = {"file": {"type": "str", "required": True}, "socket": {"type": "str", "required": True}}
-    module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "required": True},
-            "files": {"type": "list", "elements": "dict", "default": [], "options": file},
-            "reload": {"type": "list", "elements": "dict", "default": [], "options": reload},
-            "state": {"type": "str", "choices": ["present", "stopped", "absent"], "default": "present"},
-            "purge": {"type": "bool", "default": False},
-            "wait": {"type": "float", "default": 60.0},
-        },
-        supports_check_mode=True,
-    )
-    answer = call(module, "stack", bare_is_fine=module.params["state"] != "present", **module.params)
-    files = answer.pop("diff", [])
-    diff = [
-        {"before_header": file["path"], "after_header": file["path"], "before": file["before"], "after": file["after"]}
-        for file in files
-    ]
-    module.exit_json(**answer, diff=diff)
-
-
-if __name__ == "__main__":
-    main()

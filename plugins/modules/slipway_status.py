@@ -43,18 +43,3 @@ status:
   type: dict
   returned: when the engine is there
 """
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.engine import call
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={"name": {"type": "str", "required": True}, "schema": {"type": "bool", "default": False}},
-        supports_check_mode=True,
-    )
-    module.exit_json(**call(module, "report", name=module.params["name"], schema=module.params["schema"]))
-
-
-if __name__ == "__main__":
-    main()

@@ -117,7 +117,7 @@ class Environment:
                 "path": "/",
                 "json": {"status": "ready"},
                 "version": "version",
-                "interval": 0.1,
+                "start_interval": 0.1,
                 "start_period": 20,
             },
             "migrate": {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -333,6 +335,17 @@ def test_a_container_that_was_stopped_or_removed_by_hand_is_told_and_mended(harm
     assert "NOT HEALTHY: the " in status.stdout
     settled.deploy("1.0")
     serves_alone(settled, "1.0")
+
+
+def test_a_container_that_runs_and_no_longer_answers_is_replaced_by_the_next_deploy(settled: Environment) -> None:
+    settled.deploy("1.0", stop_grace_period=1)
+    [hangs] = settled.containers(running=True)
+    os.kill(hangs["State"]["Pid"], signal.SIGSTOP)
+    assert settled.slipway("status", "--name", settled.name).returncode == 2
+    settled.deploy("1.0", stop_grace_period=1)
+    serves_alone(settled, "1.0")
+    [replaced] = settled.containers(running=True)
+    assert replaced["Id"] != hangs["Id"]
 
 
 def test_a_release_that_no_longer_starts_says_that_there_is_none_to_return_to(settled: Environment) -> None:

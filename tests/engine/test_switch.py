@@ -135,6 +135,18 @@ def test_a_release_that_fails_once_it_serves_is_taken_back(
     assert last(settled, "activate").result == "returned"
 
 
+def test_a_release_that_stops_keeping_its_promise_is_taken_back_though_it_still_answers_200(
+    settled: Environment,
+) -> None:
+    first = settled.deploy("1.0").id
+    health = {**settled.services("1.1")["app"]["health"], "interval": 0.2}
+    error = refused(
+        settled, lambda: settled.deploy("1.1", soak=8, env={"BEHAVIOUR": "unhealthy later"}, health=health), 2
+    )
+    assert "It did not bear up once traffic had moved: app: / says status is 'not ready" in error.what
+    assert (settled.current(), settled.version()) == (first, "1.0")
+
+
 # --- Maintenance ------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from tests.faults.environment import SECRET, Environment, Play
 
 pytestmark = pytest.mark.faults
 
-SHORT = {"path": "/", "json": {"status": "ready"}, "version": "version", "interval": 0.1, "start_period": 3}
+SHORT = {"path": "/", "json": {"status": "ready"}, "version": "version", "start_interval": 0.1, "start_period": 3}
 
 
 def returned(shop: Environment, play: Play) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 It prints its whole configuration when it starts, secret and all, as applications do. Its database is two files on
 its volume: `schema`, the revision, and `rows`, a line for each row.
 
-    BEHAVIOUR  never ready | unhealthy | slow | wrong version | crashes | crashes later | fails later
+    BEHAVIOUR  never ready | unhealthy | slow | wrong version | crashes | crashes later | fails later |
+             unhealthy later
     AFTER      seconds from its start until `later`: 3 to a crash, 1 to a failure
     MIGRATION  fails | hangs | hangs once | unsafe | down fails | down hangs
     BACKUP     fails | hangs | broken | restore fails | restore hangs
@@ -205,7 +206,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         # A test puts this file there to take the database away, and removes it to give it back.
         ready = ready and not (DATA / "gone").exists()
         version = "0.0" if BEHAVIOUR == "wrong version" else os.environ["VERSION"]
-        status = "ready" if ready and BEHAVIOUR != "unhealthy" else f"not ready, my configuration is {CONFIG}"
+        unhealthy = BEHAVIOUR == "unhealthy" or (BEHAVIOUR == "unhealthy later" and time.monotonic() - STARTED > AFTER)
+        status = "ready" if ready and not unhealthy else f"not ready, my configuration is {CONFIG}"
         self.reply(200 if ready else 503, json.dumps({"status": status, "version": version}).encode())
 
     def events(self) -> None:

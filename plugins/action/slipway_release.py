@@ -1,0 +1,49 @@
+"""Thin front to `slipway stage`, `migrate`, `activate`, `verify`, `stop` and `destroy`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# The kit's own package lies beside its plugins; the controller need not have it installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from plugins.engine import Answer, EngineAction
+
+VERBS = {
+    "staged": "stage",
+    "migrated": "migrate",
+    "active": "activate",
+    "verified": "verify",
+    "stopped": "stop",
+    "absent": "destroy",
+}
+ON_RELEASE = ("migrated", "active", "verified")
+TAKES = {
+    "staged": {"pool": "pool", "allow_unsafe": "allow_unsafe"},
+    "migrated": {"allow_unsafe": "allow_unsafe"},
+    "active": {"migrate": "migrate", "soak": "terms", "keep": "keep"},
+    "verified": {"keep": "keep"},
+}
+"""Options that go with a state, and what the engine calls them."""
+
+
+class ActionModule(EngineAction):
+    """Brings a release to a host, step by step."""
+
+    required_if = (("state", "staged", ["release", "contents"]), *(("state", state, ["id"]) for state in ON_RELEASE))
+
+    def call(self, given: Mapping[str, Any]) -> Answer:
+        state = given["state"]
+        request: dict[str, Any] = {field: given[field] for field in ("run", "by", "fence", "wait")}
+        request.update({name: given[option] for option, name in TAKES.get(state, {}).items()})
+        if state == "staged":
+            files = [{**file, "content": given["contents"][file["path"]]} for file in given["release"]["files"]]
+            request["release"] = {**given["release"], "files": files}
+        else:
+            request["name"] = given["name"]
+        if state in ON_RELEASE:
+            request["release"] = given["id"]
+        return self.engine(VERBS[state], bare_is_fine=state in ("stopped", "absent"), **request)

@@ -1,0 +1,30 @@
+"""Thin front to `slipway stack`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# The kit's own package lies beside its plugins; the controller need not have it installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from plugins.engine import Answer, EngineAction
+
+
+class ActionModule(EngineAction):
+    """Keeps a stack of the kit's own as declared."""
+
+    def call(self, given: Mapping[str, Any]) -> Answer:
+        answer = self.engine("stack", bare_is_fine=given["state"] != "present", **given)
+        diff = [
+            {
+                "before_header": file["path"],
+                "after_header": file["path"],
+                "before": file["before"],
+                "after": file["after"],
+            }
+            for file in answer.pop("diff", [])
+        ]
+        return {**answer, "diff": diff}

@@ -1,0 +1,20 @@
+"""Thin front to `slipway report`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# The kit's own package lies beside its plugins; the controller need not have it installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from plugins.engine import Answer, EngineAction
+
+
+class ActionModule(EngineAction):
+    """Tells how an environment stands."""
+
+    def call(self, given: Mapping[str, Any]) -> Answer:
+        return self.engine("report", name=given["name"], schema=given["schema"])

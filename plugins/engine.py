@@ -1,0 +1,126 @@
+"""One call of the `slipway` engine on a host, for the thin action plugins in plugins/action/.
+
+The engine is a program on the host, reached the way an operator reaches it: `slipway <verb> --json`, with the request
+on stdin. No module is shipped for that and no Python of Ansible's runs there, which takes 0.2 s less per call. Nothing
+of the request is in a command line, on a disk or in what Ansible shows.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+ENGINE = "/opt/slipway/venv/bin/slipway"
+ENVIRONMENTS = "/srv/slipway"
+PROTOCOL = 1
+USAGE = 64
+NO_ENGINE, BARE = 120, 121
+"""Exit codes of the shell when there is no engine: with environments on the host, and without."""
+VALIDATED = ("type", "required", "default", "choices", "elements")
+MODULES = Path(__file__).parent / "modules"
+
+Answer = dict[str, Any]
+
+
+class EngineAction(ActionBase):  # type: ignore[misc]  # ansible ships no types
+    """What the thin action plugins share: a plugin says in :meth:`call` which call its options stand for.
+
+    The options are those of the DOCUMENTATION of the module of the same name.
+    """
+
+    _requires_connection = True
+    required_if: ClassVar[Sequence[tuple[str, str, list[str]]]] = ()
+
+    def call(self, given: Mapping[str, Any]) -> Answer:
+        """Do what the options say, through :meth:`engine`, and give the task's result."""
+        raise NotImplementedError
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, object] | None = None) -> Answer:
+        super().run(tmp, task_vars)
+        spec = _argument_spec(options_of(self._task.action))
+        _, given = self.validate_argument_spec(spec, required_if=list(self.required_if))
+        return self.call(given)
+
+    @property
+    def check(self) -> bool:
+        """Whether nothing may be changed."""
+        return bool(self._task.check_mode)
+
+    def engine(self, verb: str, *arguments: str, bare_is_fine: bool = False, **request: object) -> Answer:
+        """Run `slipway <verb> --json` with the request on stdin, or with arguments as people give them.
+
+        A host without an engine is an error, except in check mode: there the engine would have been installed by the
+        tasks before, so the answer says that nothing more can be foretold. `bare_is_fine` is for stopping and
+        removing: a host that has neither engine nor environments is as declared. Raises AnsibleActionFail.
+        """
+        payload = json.dumps({"protocol": PROTOCOL, "check": self.check, **request})
+        if arguments and self.check:
+            arguments = ("--check", *arguments)
+        command = shlex.join([ENGINE, verb, "--json", *arguments])
+        done = self._low_level_execute_command(
+            f"[ -x {ENGINE} ] && exec {command}; [ -e {ENVIRONMENTS} ] && exit {NO_ENGINE}; exit {BARE}",
+            in_data=payload.encode(),
+        )
+        code = int(done["rc"])
+        if code in (NO_ENGINE, BARE):
+            return self._without_engine(verb, fine=bare_is_fine and code == BARE)
+        try:
+            answer: Answer = json.loads(done["stdout"])
+        except ValueError:
+            raise AnsibleActionFail(
+                f"The engine broke off while it ran `{verb}`. Read its last words below, then run the play again.",
+                result={"rc": code, "stderr": done["stderr"]},
+            ) from None
+        return self._understood(verb, answer)
+
+    def _without_engine(self, verb: str, *, fine: bool) -> Answer:
+        if fine:
+            return {"changed": False}
+        if self.check:
+            return {"changed": True, "msg": f"The engine is not installed yet, so `{verb}` cannot be planned further."}
+        raise AnsibleActionFail(f"There is no engine at {ENGINE}. Run playbooks/provision.yml for this host.")
+
+    def _understood(self, verb: str, answer: Answer) -> Answer:
+        if answer.get("protocol") != PROTOCOL:
+            raise AnsibleActionFail(
+                f"The engine speaks protocol {answer.get('protocol')}, this kit speaks {PROTOCOL}. "
+                "Run playbooks/provision.yml for this host."
+            )
+        if answer["ok"]:
+            return answer
+        if answer["exit"] == USAGE and self.check:
+            # An engine that does not know the request is one that the real run replaces first.
+            return {"changed": True, "msg": f"The engine will be replaced, so `{verb}` cannot be planned further."}
+        raise AnsibleActionFail(
+            f"{answer['what']} {answer['do_next']}", result={"details": answer["details"], "exit": answer["exit"]}
+        )
+
+
+def options_of(module: str) -> dict[str, Any]:
+    """The options that a module of this folder documents, by their name."""
+    tree = ast.parse((MODULES / f"{module}.py").read_text())
+    documented = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DOCUMENTATION"
+    )
+    options: dict[str, Any] = yaml.safe_load(next(documented))["options"]
+    return options
+
+
+def _argument_spec(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The documentation's options as Ansible's validation wants them."""
+    spec = {}
+    for name, option in options.items():
+        spec[name] = {key: option[key] for key in VALIDATED if key in option}
+        if "suboptions" in option:
+            spec[name]["options"] = _argument_spec(option["suboptions"])
+    return spec
