@@ -20,9 +20,14 @@ destroy: | root .venv/controller ## remove what the kit put here, data included,
 	$(PLAY) playbooks/destroy.yml $(if $(yes),-e destroy_confirm=semiont-local)
 	rm -rf inventories/local/.secrets inventories/local/images.lock.yml
 
-test: | root .venv/dev ## lint, unit, backend, engine and molecule tests
+test: | root .venv/dev ## lint, unit, backend, engine and molecule tests (tests=tests/test_plan.py for some of them)
 	$(PLAY) tests/setup.yml
+ifdef tests
 	$(AS_ROOT) .venv/bin/pytest $(tests)
+else
+	$(AS_ROOT) .venv/bin/pytest -m core
+	$(AS_ROOT) .venv/bin/pytest -m 'not faults' --numprocesses 2 --dist loadgroup
+endif
 
 faults: | root .venv/dev ## kill, break and starve a deploy under load, in every way that the kit promises to stand
 	$(PLAY) tests/setup.yml

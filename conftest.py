@@ -1,10 +1,11 @@
-"""What the kit gives to the tests of the bundled backend: the image that it built last."""
+"""What all tests share: the image of the bundled backend that was built last, and what may not run at a time."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+import pytest
 import yaml
 
 LOCK = Path(__file__).parent / "inventories/local/images.lock.yml"
@@ -17,3 +18,10 @@ def pytest_configure() -> None:
         tags = yaml.safe_load(LOCK.read_text())["images"].get(REPOSITORY, {})
         if tags:
             os.environ.setdefault("SLIPWAY_BACKEND_IMAGE", f"{REPOSITORY}@{list(tags.values())[-1]}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that deploy on this machine together, on one of the workers: it has one edge, and they change it."""
+    for item in items:
+        if item.get_closest_marker("docker"):
+            item.add_marker(pytest.mark.xdist_group("this machine"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -170,13 +171,19 @@ def as_another_user() -> Iterator[None]:
     os.seteuid(0)
 
 
+def open_to_all(folder: Path) -> None:
+    """Let every user enter a folder that pytest has made."""
+    while folder != Path(tempfile.gettempdir()):
+        folder.chmod(0o755)
+        folder = folder.parent
+
+
 @pytest.mark.parametrize("closed", ["semiont.json", "environments/production.json"])
 def test_a_file_that_the_process_may_not_read_is_told_with_mode_owner_and_uid(
     write: Write, tmp_path: Path, closed: str, request: pytest.FixtureRequest
 ) -> None:
     environ = write(valid())
-    for directory in (tmp_path, *list(tmp_path.parents)[:2]):
-        directory.chmod(0o755)
+    open_to_all(tmp_path)
     (tmp_path / closed).chmod(0o600)
     request.getfixturevalue("as_another_user")
 
@@ -189,8 +196,7 @@ def test_a_directory_that_the_process_may_not_enter_is_told_instead_of_the_file(
     write: Write, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     environ = write(valid())
-    for directory in (tmp_path, *list(tmp_path.parents)[:2]):
-        directory.chmod(0o755)
+    open_to_all(tmp_path)
     (tmp_path / "environments").chmod(0o700)
     request.getfixturevalue("as_another_user")
 
