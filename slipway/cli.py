@@ -42,6 +42,7 @@ class StageRequest(Run):
     release: Release
     pool: str = POOL
     allow_unsafe: bool = False
+    migrates: bool = True
 
 
 class ReleaseRequest(Run):
@@ -51,6 +52,9 @@ class ReleaseRequest(Run):
     release: str = ""
     allow_unsafe: bool = False
     migrate: bool = False
+    schema: str = ""
+    previous: str = ""
+    reason: str = ""
     terms: Soak = Soak()
     keep: int | None = None
 
@@ -68,7 +72,9 @@ def _preflight(data: bytes, root: Path) -> dict[str, Any]:
 def _stage(data: bytes, root: Path) -> dict[str, Any]:
     request = protocol.decode_request(data, StageRequest)
     deploy = Deploy(Store(request.release.manifest.name, root), request)
-    return deploy.stage(request.release, pool=request.pool, allow_unsafe=request.allow_unsafe)
+    return deploy.stage(
+        request.release, pool=request.pool, allow_unsafe=request.allow_unsafe, migrates=request.migrates
+    )
 
 
 def _on_release(act: Callable[[Deploy, ReleaseRequest], dict[str, Any]]) -> Handler:
@@ -115,8 +121,11 @@ HANDLERS: dict[str, Handler] = {
     "stage": _stage,
     "migrate": _on_release(lambda deploy, on: deploy.migrate(on.release, allow_unsafe=on.allow_unsafe)),
     "activate": _on_release(
-        lambda deploy, on: deploy.activate(on.release, terms=on.terms, migrate=on.migrate, keep=on.keep)
+        lambda deploy, on: deploy.activate(
+            on.release, terms=on.terms, migrate=on.migrate, schema=on.schema, keep=on.keep
+        )
     ),
+    "return": _on_release(lambda deploy, on: deploy.give_back(on.release, on.previous, on.reason)),
     "verify": _on_release(lambda deploy, on: deploy.verify(on.release, keep=KEEP if on.keep is None else on.keep)),
     "stop": _on_environment(Deploy.stop),
     "destroy": _on_environment(Deploy.destroy),

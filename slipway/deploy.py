@@ -62,16 +62,20 @@ class Deploy:
 
     # --- stage -----------------------------------------------------------------------------------------------------
 
-    def stage(self, release: Release, *, pool: str = POOL, allow_unsafe: bool = False) -> dict[str, Any]:
+    def stage(
+        self, release: Release, *, pool: str = POOL, allow_unsafe: bool = False, migrates: bool = True
+    ) -> dict[str, Any]:
         """Bring a release to the host and look what it would do to the schema. Touches nothing that runs.
 
-        `pending` tells what :meth:`migrate` would apply; a step that is refused is refused here already.
+        `pending` tells what :meth:`migrate` would apply; a step that is refused is refused here already. Hosts that
+        share a database have one that `migrates`, and the others do not look.
         """
         manifest = release.manifest
         missing = self._missing(release)
         if not missing and self._serves(manifest):
             answer = msgspec.to_builtins(status(manifest.name, self.store.root))
-            return {"changed": False, "release": manifest.id, "pulled": [], "serves": True, "status": answer}
+            serves = {"serves": True, "status": answer, "current": manifest.id}
+            return {"changed": False, "release": manifest.id, "pulled": [], **serves}
         self._refuse_revoked(manifest)
         if self._run.check:
             return self._would_stage(release, missing)
@@ -79,9 +83,9 @@ class Deploy:
             with self.ledger.phase(self._entry("stage", manifest)):
                 if missing:
                     self._bring(release, pool)
-                pending = self.schema.plan(manifest)
+                pending = self.schema.plan(manifest) if migrates else []
                 self.schema.refuse(manifest, pending, allow_unsafe=allow_unsafe)
-            if not pending:
+            if migrates and not pending:
                 self.schema.note(manifest, lambda: self._entry("migrate", manifest))
             return {
                 "changed": bool(missing),
@@ -89,7 +93,9 @@ class Deploy:
                 "release": manifest.id,
                 "pulled": missing,
                 "serves": False,
+                "current": self.store.current(),
                 "pending": msgspec.to_builtins(pending),
+                "schema": self.ledger.schema(),
                 "fence": self._fence,
             }
 
@@ -175,13 +181,14 @@ class Deploy:
     # --- activate --------------------------------------------------------------------------------------------------
 
     def activate(
-        self, release_id: str, *, terms: Soak, migrate: bool = False, keep: int | None = None
+        self, release_id: str, *, terms: Soak, migrate: bool = False, schema: str = "", keep: int | None = None
     ) -> dict[str, Any]:
         """Make the release serve, and drain and stop the one before. `migrate` does first what was deferred to here.
 
         A container of it that runs and does not answer as promised is replaced. When it fails its gate or its soak,
         the one before serves again, and :class:`UnhealthyError` says why, with the last lines of the release that
-        failed. `keep` says that the run ends here, where no other host can fail: then :meth:`verify` is part of it.
+        failed. `schema` is where another host has brought the database that they share. `keep` says that the run ends
+        here, where no other host can fail: then :meth:`verify` is part of it.
         """
         if self._run.check and release_id not in self.store.ids():
             return {"changed": True, "stop": [], "start": release_id, "previous": self.store.current()}
@@ -196,7 +203,7 @@ class Deploy:
             said = self._say(plan, release_id)
             if not plan.nothing:
                 way = self._deferred(manifest) if migrate else None
-                said["unavailable_ms"] = self._switch("activate", manifest, plan, terms, way)
+                said["unavailable_ms"] = self._switch("activate", manifest, plan, terms, way, schema=schema)
                 said["msg"] = _missed(said["unavailable_ms"])
             if keep is not None:
                 said |= self._end(manifest, keep)
@@ -219,13 +226,21 @@ class Deploy:
         return Way(there, lambda: self.schema.take_back(manifest, self._run.run))
 
     def _switch(
-        self, phase: Phase, manifest: Manifest, plan: Activation, terms: Soak, way: Way | None, *, reason: str = ""
+        self,
+        phase: Phase,
+        manifest: Manifest,
+        plan: Activation,
+        terms: Soak,
+        way: Way | None,
+        *,
+        schema: str = "",
+        reason: str = "",
     ) -> int | None:
         self._need_edge(manifest)
         entry = self._entry(phase, manifest)
         entry.reason = reason
         # Where the schema stays, unless the switch has to move it.
-        entry.schema_after = self.ledger.schema()
+        entry.schema_after = schema or self.ledger.schema()
         with self.ledger.phase(entry):
             switch = Switch(manifest, plan, entry, store=self.store, edge=self.edge, daemon=self.daemon, way=way)
             try:
@@ -257,6 +272,23 @@ class Deploy:
                 self.daemon.remove_containers({LABEL_NAME: self.store.name, LABEL_RELEASE: release_id})
                 project = project_of(self.store.name, release_id)
                 self.daemon.remove_networks({LABEL_NAME: self.store.name, LABEL_PROJECT: project})
+
+    # --- another host failed -------------------------------------------------------------------------------------
+
+    def give_back(self, release_id: str, previous: str, reason: str) -> dict[str, Any]:
+        """End the run on this host because another one failed: where `previous` served before it, it serves again.
+
+        The database stays where the migration has brought it, since the hosts that were not switched share it. A host
+        on which nothing served before keeps the release: there is nothing to return to.
+        """
+        with self._hold("return"):
+            here = self.store.current()
+            if here != release_id or previous in ("", release_id):
+                return {"changed": False, "release": here}
+            manifest = self.store.manifest(previous)
+            said = self._say(self._plan(manifest), previous)
+            said["unavailable_ms"] = self._switch("return", manifest, self._plan(manifest), Soak(), None, reason=reason)
+            return {**said, "release": previous, "msg": f"{previous} serves again."}
 
     # --- verify ----------------------------------------------------------------------------------------------------
 

@@ -18,8 +18,10 @@ import msgspec
 
 from slipway.errors import SlipwayError
 
-Phase = Literal["stage", "migrate", "activate", "rollback", "recover", "stop", "maintenance", "lease", "revoke"]
-SERVING: tuple[Phase, ...] = ("activate", "rollback", "recover")
+Phase = Literal[
+    "stage", "migrate", "activate", "return", "rollback", "recover", "stop", "maintenance", "lease", "revoke"
+]
+SERVING: tuple[Phase, ...] = ("activate", "return", "rollback", "recover")
 """Phases after which, when they end well, a release serves."""
 Result = Literal["good", "failed", "returned"]
 
@@ -113,11 +115,16 @@ class Ledger:
             ) from error
 
     def good_releases(self) -> list[str]:
-        """Ids of the releases that passed their gate and were switched to, newest first, each once."""
-        served = [
-            entry.release for entry in reversed(self.entries()) if entry.phase in SERVING and entry.result == "good"
-        ]
-        return list(dict.fromkeys(served))
+        """Ids of the releases that passed their gate and were switched to, newest first, each once.
+
+        One that was good here and was given up because it failed on another host is none.
+        """
+        good: list[str] = []
+        for entry in self.entries():
+            if entry.phase in SERVING and entry.result == "good":
+                gone = {entry.release, entry.previous} if entry.phase == "return" else {entry.release}
+                good = [entry.release, *(release for release in good if release not in gone)]
+        return good
 
     def schema_under(self, release_id: str) -> str:
         """The schema revision that a release served on last, or an empty string."""

@@ -1,4 +1,4 @@
-"""Thin front to `slipway stage`, `migrate`, `activate`, `verify`, `stop` and `destroy`."""
+"""Thin front to `slipway stage`, `migrate`, `activate`, `return`, `verify`, `stop` and `destroy`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ VERBS = {
     "staged": "stage",
     "migrated": "migrate",
     "active": "activate",
+    "returned": "return",
     "verified": "verify",
     "stopped": "stop",
     "absent": "destroy",
 }
-ON_RELEASE = ("migrated", "active", "verified")
+ON_RELEASE = ("migrated", "active", "returned", "verified")
 TAKES = {
-    "staged": {"pool": "pool", "allow_unsafe": "allow_unsafe"},
+    "staged": {"pool": "pool", "allow_unsafe": "allow_unsafe", "migrates": "migrates"},
     "migrated": {"allow_unsafe": "allow_unsafe"},
-    "active": {"migrate": "migrate", "soak": "terms", "keep": "keep"},
+    "active": {"migrate": "migrate", "schema": "schema", "soak": "terms", "keep": "keep"},
+    "returned": {"previous": "previous", "reason": "reason"},
     "verified": {"keep": "keep"},
 }
 """Options that go with a state, and what the engine calls them."""

@@ -10,6 +10,7 @@ description:
   - C(staged) writes the release folder, pulls the images by digest and makes the volumes; nothing that runs is touched.
   - C(migrated) brings the database schema to what the release needs, in the release's own image.
   - C(active) makes the release serve behind its health gate; a release that fails it is taken back.
+  - C(returned) ends the run on a host because another one failed. Where another release served before, it serves again.
   - C(verified) checks that the release serves as declared, and fails where it does not.
   - C(stopped) stops what serves and keeps everything; C(absent) removes the environment with its data.
 author: Slipway
@@ -18,13 +19,13 @@ options:
     description: What shall be true of the release.
     type: str
     required: true
-    choices: [staged, migrated, active, verified, stopped, absent]
+    choices: [staged, migrated, active, returned, verified, stopped, absent]
   name:
     description: The environment's C(slipway_name).
     type: str
     required: true
   id:
-    description: Id of the release, for I(state=migrated), C(active) and C(verified).
+    description: Id of the release, for I(state=migrated), C(active), C(returned) and C(verified).
     type: str
   release:
     description: The manifest and the list of files as the filter C(slipway_finish) gives them, for I(state=staged).
@@ -51,6 +52,22 @@ options:
     description: Migrate with the old release stopped, for I(state=active), where I(state=migrated) said C(deferred).
     type: bool
     default: false
+  migrates:
+    description: Whether this host, of those that share a database, moves its schema; for I(state=staged).
+    type: bool
+    default: true
+  schema:
+    description: The revision that another host has brought the database to that they share, for I(state=active).
+    type: str
+    default: ""
+  previous:
+    description: The release that served on this host before the run, for I(state=returned).
+    type: str
+    default: ""
+  reason:
+    description: Why, for the ledger; for I(state=returned).
+    type: str
+    default: ""
   soak:
     description: How the release is watched once it serves, for I(state=active).
     type: dict
@@ -97,6 +114,10 @@ serves:
   description: Whether the release serves as declared already; then there is nothing to migrate, activate or verify.
   type: bool
   returned: when I(state=staged)
+current:
+  description: The release that served before the run.
+  type: str
+  returned: when I(state=staged)
 status:
   description: How it stands, as the module slipway_status says it.
   type: dict
@@ -124,7 +145,7 @@ removed:
 schema:
   description: The revision that the database is at.
   type: str
-  returned: when I(state=migrated)
+  returned: when I(state=migrated), or when I(state=staged) and it is known
 stop:
   description: Releases that were stopped.
   type: list

@@ -1,0 +1,110 @@
+"""The order across hosts, and what an operator reads of it at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from slipway.errors import UsageError
+from slipway.fleet import Outcome, Result, Size, batches, outcome, summary
+
+HOSTS = ["app1", "app2", "app3", "app4", "app5"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cut"),
+    [
+        (1, [1, 1, 1, 1, 1]),
+        (2, [2, 2, 1]),
+        ("2", [2, 2, 1]),
+        (10, [5]),
+        ("100%", [5]),
+        ("40%", [2, 2, 1]),
+        ("1%", [1, 1, 1, 1, 1]),
+        ([1, "50%"], [1, 2, 2]),
+        ([1, 3], [1, 3, 1]),
+        ([1, "100%"], [1, 4]),
+        ([], [5]),
+    ],
+)
+def test_hosts_are_cut_into_batches_as_serial_does_it(sizes: Size | list[Size], cut: list[int]) -> None:
+    found = batches(HOSTS, sizes)
+    assert [len(batch) for batch in found] == cut
+    assert [host for batch in found for host in batch] == HOSTS
+
+
+@pytest.mark.parametrize("size", [0, "0%", "half", "-1", "", "%"])
+def test_a_size_that_is_none_is_refused_by_name(size: Size) -> None:
+    with pytest.raises(UsageError, match=f"release_serial has the batch size {size!r}"):
+        batches(HOSTS, [1, size])
+
+
+STAGED = {"release": "new", "current": "old", "serves": False}
+REACHED = {"changed": True}
+
+
+@pytest.mark.parametrize(
+    ("steps", "before", "after", "result"),
+    [
+        ({"staged": {**STAGED, "serves": True, "current": "new"}}, "new", "new", "as it was"),
+        ({"staged": STAGED, "activated": REACHED}, "old", "new", "deployed"),
+        ({"staged": {**STAGED, "current": None}, "activated": REACHED}, "", "new", "deployed"),
+        ({"staged": STAGED, "activated": REACHED, "returned": {"skipped": True}}, "old", "new", "deployed"),
+        ({"staged": STAGED}, "old", "old", "not reached"),
+        ({"staged": STAGED, "activated": {"skipped": True}}, "old", "old", "not reached"),
+        ({"staged": STAGED, "activated": {"failed": True}}, "old", "old", "failed"),
+        ({"staged": STAGED, "activated": {"unreachable": True}}, "old", "?", "lost"),
+        ({"staged": STAGED, "activated": REACHED, "returned": {"changed": True}}, "old", "old", "returned"),
+        ({"staged": STAGED, "activated": REACHED, "returned": {"failed": True}}, "old", "new", "not returned"),
+        ({"staged": STAGED, "activated": REACHED, "returned": {"unreachable": True}}, "old", "new", "not returned"),
+        (
+            {"staged": {**STAGED, "current": None}, "activated": REACHED, "returned": {"changed": False}},
+            "",
+            "new",
+            "kept",
+        ),
+    ],
+)
+def test_how_it_ended_on_a_host(steps: dict[str, Any], before: str, after: str, result: Result) -> None:
+    given = dict.fromkeys(("staged", "activated", "returned")) | steps
+    found = outcome("app1", name="shop", **given)
+    assert (found.before, found.after, found.result) == (before, after, result)
+
+
+def test_a_host_that_was_lost_says_what_to_do_when_it_is_back() -> None:
+    found = outcome("app2", staged=STAGED, activated={"unreachable": True}, returned=None, name="shop")
+    assert found.do_next == "When app2 is back, run the play again: it finishes or undoes what it finds there."
+
+
+def ended(**results: Result) -> list[Outcome]:
+    return [Outcome(host=host, before="0" * 16, after="1" * 16, result=result) for host, result in results.items()]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "headline"),
+    [
+        (ended(a1="deployed", a2="deployed", a3="as it was"), "shop is deployed on 3 hosts."),
+        (
+            ended(a1="returned", a2="failed", a3="not reached"),
+            "shop is not deployed: it failed on a2. Every host serves what it served before.",
+        ),
+        (
+            ended(a1="returned", a2="lost", a3="failed"),
+            "shop is not deployed: it failed on a2, a3, and the hosts are not all on one release.",
+        ),
+    ],
+)
+def test_the_headline_says_whether_the_fleet_is_whole(outcomes: list[Outcome], headline: str) -> None:
+    assert summary("shop", outcomes).splitlines()[0] == headline
+
+
+def test_the_summary_has_a_row_per_host_and_what_is_left_to_do_once() -> None:
+    lost = Outcome(host="app2", before="old", after="?", result="lost", do_next="When app2 is back, run it again.")
+    good = Outcome(host="app10", before="", after="new", result="kept")
+    assert summary("shop", [good, lost]).splitlines()[1:] == [
+        "HOST   BEFORE  AFTER  RESULT",
+        "app10  -       new    kept",
+        "app2   old     ?      lost",
+        "When app2 is back, run it again.",
+    ]
