@@ -13,6 +13,7 @@ from lab.machines import SUITES
 from lab.registry import LOCAL, Registry
 from slipway.errors import SlipwayError
 
+REPOSITORY = "slipway/lab"
 CONTEXT = KIT / "lab/machine"
 LOCK = KIT / "inventories/local/images.lock.yml"
 LEGACY_CGROUPS = "systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"
@@ -54,7 +55,7 @@ def base(suite: str) -> str:
 def bare(system: str) -> str:
     """The image of a machine as Debian's installer leaves it, by its id."""
     build = ["docker", "build", "--quiet", "--build-arg", f"BASE={base(SUITES[system])}"]
-    return out(*build, "--tag", f"slipway/lab:{system}", str(CONTEXT)).strip()
+    return out(*build, "--tag", f"{REPOSITORY}:{system}", str(CONTEXT)).strip()
 
 
 def with_engine(bare_image: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -196,22 +196,17 @@ def _install_engine(system: str, bare: str) -> str:
         lab.up([MACHINES[name]], engine=False, registry=False)
         certificates = images.CERTIFICATES if images.CERTIFICATES.exists() else ""
         play("-i", str(lab.inventory), "-e", json.dumps({"docker_ca_bundle": str(certificates)}), "lab/engine.yml")
-        # Each machine has its own identity, and is to be logged in to by its own lab alone.
-        remove = (
-            f"rm -f /etc/ssh/ssh_host_* {AUTHORIZED}; : > /etc/machine-id; apt-get clean; rm -rf /var/lib/apt/lists/*"
-        )
-        out("docker", "exec", lab.container(name), "sh", "-c", remove)
         out("docker", "stop", lab.container(name))
-        return images.keep(lab.container(name), f"slipway/lab:{system}-engine", bare)
+        return images.keep(lab.container(name), f"{images.REPOSITORY}:{system}-engine", bare)
     finally:
         lab.down()
 
 
 def _subnets() -> dict[str, list[str]]:
     """Name of each Docker network on this machine -> its subnets."""
-    numbers = out("docker", "network", "ls", "--quiet").split()
-    found: list[dict[str, Any]] = json.loads(out("docker", "network", "inspect", *numbers)) if numbers else []
-    return {
-        network["Name"]: [part["Subnet"] for part in network["IPAM"]["Config"] or () if "Subnet" in part]
-        for network in found
-    }
+    found: dict[str, list[str]] = {}
+    for number in out("docker", "network", "ls", "--quiet").split():
+        with contextlib.suppress(SlipwayError):  # somebody else has just removed it
+            [network] = json.loads(out("docker", "network", "inspect", number))
+            found[network["Name"]] = [part["Subnet"] for part in network["IPAM"]["Config"] or () if "Subnet" in part]
+    return found

@@ -27,7 +27,8 @@ from lab.ssh import PORT, Host, Ssh, write_private
 from slipway.errors import Exit, SlipwayError
 
 NAME = "vm"
-IMAGE = "slipway/lab:vm"
+SYSTEM = "debian13"
+IMAGE = f"{images.REPOSITORY}:vm"
 FOLDER = KIT / ".lab" / NAME
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "mke2fs": "e2fsprogs"}
 """Program -> the Debian package that has it."""
@@ -70,7 +71,8 @@ class Vm:
         """Make its disk, its kernel beside it, and what is needed to log in to it."""
         self._folder.mkdir(mode=0o700, parents=True)
         self._ssh.make_key(NAME)
-        build = ["docker", "build", "--quiet", "--build-arg", f"MACHINE={images.bare('debian13')}", "--tag", IMAGE]
+        images.bare(SYSTEM)
+        build = ["docker", "build", "--quiet", "--build-arg", f"MACHINE={images.REPOSITORY}:{SYSTEM}", "--tag", IMAGE]
         out(*build, "--file", str(images.CONTEXT / "vm.Dockerfile"), str(images.CONTEXT), patience=900)
         root = self._folder / "root"
         root.mkdir()

@@ -1,4 +1,4 @@
-"""A lab as `make lab` starts it, and nothing of it after `make lab-down`."""
+"""A lab of two hosts and a registry as `make lab` starts it, and nothing of it after `make lab-down`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ pytestmark = pytest.mark.docker
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One host and the registry."""
+    """The lab, until it is removed."""
     lab = Lab(PROJECT, tmp_path_factory.mktemp("labs") / "lab")
     lab.down()
     try:
-        machines, registry = choose(["1"])
+        machines, registry = choose(["app1", "edge1", "registry"])
         lab.up(machines, registry=registry)
         yield lab
     finally:
@@ -54,6 +54,15 @@ def variables(lab: Lab) -> dict[str, list[dict[str, str]]]:
 def test_its_user_may_be_root_and_root_may_not_log_in(lab: Lab) -> None:
     assert ssh(lab, "app1", "whoami; sudo whoami; hostname").stdout.split() == ["operator", "root", "app1"]
     assert "Permission denied" in ssh(lab, "root@app1", "true").stderr
+
+
+def test_hosts_find_each_other_and_none_is_taken_for_another(lab: Lab) -> None:
+    listens = "python3 -c 'import socket; print(socket.create_connection((\"edge1\", 22)).recv(3))'"
+    assert ssh(lab, "app1", listens).stdout == "b'SSH'\n"
+    identity = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; sudo docker info --format '{{.ID}}'"
+    one, other = (ssh(lab, host, identity).stdout.splitlines() for host in ("app1", "edge1"))
+    assert len(one) == len(other) == 3
+    assert not set(one) & set(other)
 
 
 def test_it_has_an_engine_of_its_own(lab: Lab) -> None:
