@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.commands import KIT, say
-from lab.lab import Lab
+from lab.commands import say
+from lab.lab import LABS, Lab
 from lab.machines import COUNTED, REGISTRY, choose
 from slipway.errors import Exit, SlipwayError
-
-LABS = KIT / ".lab"
-"""Where labs keep their files that name no other place."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,8 +42,6 @@ def down(lab: Lab, _: argparse.Namespace) -> Exit:
     """Remove everything."""
     _need_root()
     lab.down()
-    with contextlib.suppress(OSError):  # that of another lab is in it
-        LABS.rmdir()
     return Exit.OK
 
 

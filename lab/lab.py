@@ -29,6 +29,8 @@ from lab.registry import fill, lab_registry, make_credentials
 from lab.ssh import REGISTRY_PORT, USER, Host, Ssh, write_private
 from slipway.errors import SlipwayError
 
+LABS = KIT / ".lab"
+"""Where a lab keeps its files that names no other place."""
 MARK = ".slipway-lab"
 """The file that tells a lab's folder from one that somebody else made."""
 AUTHORIZED = f"/etc/ssh/authorized_keys/{USER}"
@@ -84,6 +86,8 @@ class Lab:
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "0")
         if (self.folder / MARK).exists():
             shutil.rmtree(self.folder)
+        with contextlib.suppress(OSError):  # there are those of another lab in it, or none ever were
+            LABS.rmdir()
 
     @property
     def network(self) -> str:
@@ -190,7 +194,7 @@ def _install_engine(system: str, bare: str) -> str:
     """Have the kit install Docker on a machine, and keep it as an image."""
     say(f"installing Docker on a {system}, once")
     name, network = MAKERS[system]
-    lab = Lab(f"slipway-lab-make-{system}", KIT / ".lab" / f"make-{system}", network=network)
+    lab = Lab(f"slipway-lab-make-{system}", LABS / f"make-{system}", network=network)
     lab.down()
     try:
         lab.up([MACHINES[name]], engine=False, registry=False)

@@ -21,7 +21,8 @@ from pathlib import Path
 import yaml
 
 from lab import images
-from lab.commands import KIT, out, play, say
+from lab.commands import out, play, say
+from lab.lab import LABS
 from lab.machines import inventory, newest
 from lab.ssh import PORT, Host, Ssh, write_private
 from slipway.errors import Exit, SlipwayError
@@ -29,7 +30,6 @@ from slipway.errors import Exit, SlipwayError
 NAME = "vm"
 SYSTEM = "debian13"
 IMAGE = f"{images.REPOSITORY}:vm"
-FOLDER = KIT / ".lab" / NAME
 PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "mke2fs": "e2fsprogs"}
 """Program -> the Debian package that has it."""
 DISK = "8G"
@@ -145,8 +145,8 @@ class Vm:
         shutil.rmtree(self._folder, ignore_errors=True)
         with contextlib.suppress(SlipwayError):
             out("docker", "image", "rm", IMAGE)
-        with contextlib.suppress(OSError):  # that of a lab is in it
-            self._folder.parent.rmdir()
+        with contextlib.suppress(OSError):  # there are those of a lab in it
+            LABS.rmdir()
 
     def _settle(self, root: Path, host: Host) -> None:
         """What an installer asks for: a name, a resolver, and here who may log in and what it is known by."""
@@ -199,7 +199,9 @@ def main() -> int:
     if os.geteuid():
         sys.stderr.write("Only root can make the machine's disk.\nType make test-vm, which sees to it.\n")
         return Exit.ERROR
-    vm = Vm(FOLDER)
+    vm = Vm(LABS / NAME)
+    # Whoever ends it is left with nothing of it, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(Exit.ERROR))
     try:
         vm.remove()
         _install()
