@@ -8,8 +8,9 @@ RUN apt-get update \
       initramfs-tools kmod linux-image-cloud-amd64 systemd-timesyncd udev zstd \
  && rm -rf /var/lib/apt/lists/*
 
+# The network card alone, by its name: what Docker makes for containers is of the type ether too, and not networkd's to set up.
 RUN find /etc/systemd/system -maxdepth 1 -lname /dev/null -delete \
  && systemctl mask systemd-firstboot.service \
  && systemctl enable systemd-networkd.service \
- && printf '%s\n' '[Match]' 'Type=ether' '[Network]' 'DHCP=ipv4' > /etc/systemd/network/ether.network \
+ && printf '%s\n' '[Match]' 'Name=en*' '[Network]' 'DHCP=ipv4' > /etc/systemd/network/card.network \
  && echo '/dev/vda / ext4 errors=remount-ro 0 1' > /etc/fstab
