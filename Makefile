@@ -8,7 +8,10 @@ BECOME = $(shell if [ "$$(id -u)" = 0 ]; then printf '%s' '-e ansible_become=fal
 # Tests and measurements talk to Docker and read what only root may.
 AS_ROOT = $(shell [ "$$(id -u)" = 0 ] && echo env USER=root LOGNAME=root || echo sudo -E)
 
-.PHONY: up down destroy test faults bench fresh docs lock
+LAB = $(AS_ROOT) .venv/bin/python -m lab
+NAMED = $(if $(name),--name $(name))
+
+.PHONY: up down destroy lab lab-down test faults bench fresh test-vm docs lock
 
 up: | root .venv/controller ## turn this machine into a running, verified backend
 	$(PLAY) playbooks/site.yml
@@ -19,6 +22,12 @@ down: | root .venv/controller ## stop it; data stays
 destroy: | root .venv/controller ## remove what the kit put here, data included, Docker excepted (asks; yes=1 does not)
 	$(PLAY) playbooks/destroy.yml $(if $(yes),-e destroy_confirm=semiont-local)
 	rm -rf inventories/local/.secrets inventories/local/images.lock.yml
+
+lab: | root .venv/controller ## start hosts in containers to try things on (hosts=3, hosts="app1 edge1 registry", bare=1, name=mine)
+	@$(LAB) up $(if $(bare),--no-engine) $(NAMED) $(hosts)
+
+lab-down: | root .venv/controller ## remove them with all they hold (name=mine)
+	@$(LAB) down $(NAMED)
 
 test: | root .venv/dev ## lint, unit, backend, engine and molecule tests (tests=tests/test_plan.py for some of them)
 	$(PLAY) tests/setup.yml
@@ -36,6 +45,9 @@ faults: | root .venv/dev ## kill, break and starve a deploy under load, in every
 bench: | root .venv/dev ## measure, as a table with ratios against bare docker compose (fresh=1, only=here, only=ssh)
 	$(PLAY) tests/setup.yml
 	$(AS_ROOT) .venv/bin/python -m tests.bench.bench $(if $(fresh),--fresh) $(if $(only),--only $(only))
+
+test-vm: | root .venv/controller ## provision a real Debian 13 VM with a kernel of its own; a quarter of an hour
+	@$(AS_ROOT) .venv/bin/python -m lab.vm
 
 fresh: | root .venv/dev ## try the README on fresh Debian machines; minutes each
 	$(PLAY) playbooks/provision.yml

@@ -68,8 +68,8 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_every_make_target_and_playbook_that_is_named_exists(document: Path) -> None:
     text = document.read_text()
-    targets = set(re.findall(r"^([a-z]+):", (KIT / "Makefile").read_text(), re.MULTILINE))
-    typed = re.findall(r"(?:`|^)make (?:[A-Z]+=\S+ )?([a-z]+)", text, re.MULTILINE)
+    targets = set(re.findall(r"^([a-z-]+):", (KIT / "Makefile").read_text(), re.MULTILINE))
+    typed = re.findall(r"(?:`|^)make (?:[A-Z]+=\S+ )?([a-z-]+)", text, re.MULTILINE)
     assert set(typed) <= targets
     for playbook in re.findall(r"playbooks/[a-z]+\.yml", text):
         assert (KIT / playbook).is_file(), f"{playbook} does not exist"

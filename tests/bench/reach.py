@@ -17,13 +17,14 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from lab.ssh import USER
 from tests.bench import by_hand
 from tests.bench.commands import ROOT, out, step, timed
 from tests.bench.images import REGISTRY, Images
 from tests.bench.poller import Poller, watched
 from tests.bench.table import Row, seen_rows
 from tests.faults.environment import Play, Running
-from tests.faults.lab import MACHINE, USER, Lab
+from tests.faults.lab import MACHINE, Lab
 from tests.fresh.machine import phases
 
 NAME = "slipway-testbench"

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.ssh import USER
 from slipway.protocol import PROTOCOL
-from tests.faults.lab import MACHINE, USER, Lab
+from tests.faults.lab import MACHINE, Lab
 from tests.faults.load import Load
 
 KIT = Path(__file__).parents[2]

@@ -1,7 +1,7 @@
 """A machine of its own to do harm to: Debian 13 with systemd, SSH and a Docker engine, in a container.
 
-It is built from the same files as the machines of the molecule scenarios. Its processes and files can be seen from
-here, so a test looks and kills without asking the machine, and within milliseconds.
+It is a host of the lab, like the machines of the molecule scenarios. Its processes and files can be seen from here, so
+a test looks and kills without asking the machine, and within milliseconds.
 """
 
 from __future__ import annotations
@@ -15,22 +15,20 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.fresh.machine import LEGACY_CGROUPS, base
+from lab import lab
+from lab.machines import MACHINES
 
-KIT = Path(__file__).parents[2]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 """Keeps apart what two test runs on one machine make, and their networks."""
 PROJECT = f"slipway-test{WORKER}-faults"
 NETWORK = f"10.213.{100 + zlib.crc32(WORKER.encode()) % 100 if WORKER else 3}"
-MACHINE = "debian13"
-USER = "operator"
-REGISTRY_PORT = 5000
+MACHINE = "app1"
 PATIENCE = 60.0
 """Seconds that something may take which takes a few."""
 
 
 class Lab:
-    """The machine, from :meth:`boot` to :meth:`remove`; `folder` is for what the controller keeps of it.
+    """The machine, from :meth:`boot` to :meth:`remove`; what the controller keeps of it lies in `folder`/lab.
 
     `registry_port` is the loopback port here of what it shall see as the registry on its own loopback. Two machines
     at a time need two projects and two networks (the first three octets).
@@ -38,71 +36,42 @@ class Lab:
 
     def __init__(self, folder: Path, registry_port: int, *, project: str = PROJECT, network: str = NETWORK) -> None:
         self.folder = folder
-        self.address = f"{network}.11"
-        self._project = project
-        self._registry_port = registry_port
-        self._tunnel: subprocess.Popen[bytes] | None = None
-        self._environment = {**os.environ, "LAB_NETWORK": network}
+        self.address = MACHINES[MACHINE].host(network).address
+        self._lab = lab.Lab(project, folder / "lab", network=network, registry_port=registry_port)
         self._init = 0
 
     # --- its life --------------------------------------------------------------------------------------------------
 
     def boot(self) -> None:
-        """Boot it, and make it known: a key to log in with, its own host key, and the registry on its loopback."""
+        """Boot it with no engine on it, and make it known, with the registry on its loopback."""
         self.remove()
-        legacy = _out(["docker", "info", "--format", "{{.CgroupVersion}}"]).strip() == "1"
-        self._environment |= {"LAB_BASE_TRIXIE": base("trixie"), "LAB_INIT": LEGACY_CGROUPS if legacy else ""}
-        self._compose("build", "--quiet", MACHINE)
-        self._compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "90", MACHINE)
-        _out(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self._project, "-f", str(self.folder / "key")])
+        self._lab.up([MACHINES[MACHINE]], engine=False, registry=False)
         self._look_up()
-        self.path(f"/etc/ssh/authorized_keys/{USER}").write_bytes((self.folder / "key.pub").read_bytes())
-        host_key = self.path("/etc/ssh/ssh_host_ed25519_key.pub").read_text()
-        (self.folder / "known_hosts").write_text(f"{self.address} {host_key}")
-        self.reach()
 
     def remove(self) -> None:
-        """Remove it with all it holds; nothing to remove is fine."""
-        if self._tunnel:
-            self._tunnel.kill()
-            self._tunnel.wait()
-        self._compose("down", "--volumes", "--remove-orphans", "--timeout", "0")
+        """Remove it with all it holds; nothing to remove is fine, and nothing is left."""
+        self._lab.down()
+        assert self._lab.left() == []
 
     def lose_power(self) -> None:
         """Everything on it ends at once, and what was not on its disk is gone."""
-        self._compose("kill", MACHINE)
+        self._lab.compose("kill", MACHINE)
 
     def power_on(self) -> None:
         """Boot it again, and wait until it can be reached."""
-        self._compose("up", "--detach", "--no-build", "--no-recreate", "--wait", "--wait-timeout", "90", MACHINE)
+        self._lab.up([MACHINES[MACHINE]], engine=False, registry=False)
         self._look_up()
-        self.reach()
-
-    def reach(self) -> None:
-        """Show it the registry. A tunnel that is left of a machine that lost its power is closed."""
-        if self._tunnel:
-            self._tunnel.kill()
-            self._tunnel.wait()
-        forward = f"127.0.0.1:{REGISTRY_PORT}:127.0.0.1:{self._registry_port}"
-        options = ["-o", "ExitOnForwardFailure=yes", "-o", "ControlPath=none", *self.ssh_options]
-        self._tunnel = subprocess.Popen(["ssh", "-N", "-q", *options, "-R", forward, f"{USER}@{self.address}"])
-        wait_for(lambda: self.run("ss", "-Hltn", f"sport = {REGISTRY_PORT}").strip(), "the tunnel to the registry")
 
     @property
     def ssh_options(self) -> list[str]:
-        """How to log in."""
-        return [
-            "-i",
-            str(self.folder / "key"),
-            *("-o", f"UserKnownHostsFile={self.folder / 'known_hosts'}", "-o", "StrictHostKeyChecking=yes"),
-            *("-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2"),
-        ]
+        """How to log in; a machine that is gone is noticed soon."""
+        return [*self._lab.ssh_options, "-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2"]
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
     def run(self, *command: str, stdin: str = "") -> str:
         """Run a command on it as root, and give its stdout. Raises AssertionError when it fails."""
-        return _out(["docker", "exec", "--interactive", f"{self._project}-{MACHINE}-1", *command], stdin=stdin)
+        return _out(["docker", "exec", "--interactive", self._lab.container(MACHINE), *command], stdin=stdin)
 
     def docker(self, *arguments: str) -> str:
         """Ask its Docker engine."""
@@ -160,11 +129,7 @@ class Lab:
             self.run("sh", "-c", f"umount {folder} && rmdir {folder} && mv {copy} {folder}")
 
     def _look_up(self) -> None:
-        self._init = int(_out(["docker", "inspect", "--format", "{{.State.Pid}}", f"{self._project}-{MACHINE}-1"]))
-
-    def _compose(self, *arguments: str) -> None:
-        files = ["--file", str(KIT / "molecule/hosts/compose.yml")]
-        _out(["docker", "compose", "--project-name", self._project, *files, *arguments], environment=self._environment)
+        self._init = int(_out(["docker", "inspect", "--format", "{{.State.Pid}}", self._lab.container(MACHINE)]))
 
 
 def wait_for(moment: Callable[[], object], what: str, *, within: float = PATIENCE, every: float = 0.05) -> None:
@@ -179,9 +144,7 @@ def _space(process: int) -> str:
     return str(Path(f"/proc/{process}/ns/pid").readlink())
 
 
-def _out(command: list[str], *, stdin: str = "", environment: dict[str, str] | None = None) -> str:
-    done = subprocess.run(
-        command, env=environment, input=stdin, capture_output=True, text=True, timeout=300, check=False
-    )
+def _out(command: list[str], *, stdin: str = "") -> str:
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"`{' '.join(command)}` ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout

@@ -1,7 +1,7 @@
 """A fresh Debian machine to try the README on: a systemd container with nothing of the kit on it.
 
-It is built from the same files as the machines of the molecule scenarios, and gets from this machine what its
-administrator would have given it: the certificates to trust, pip's configuration and the name servers.
+It is started from the image of a bare host of the lab, and gets from this machine what its administrator would have
+given it: the certificates to trust, pip's configuration and the name servers.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab import images
+
 ROOT = Path(__file__).parents[2]
-CONTEXT = ROOT / "molecule/hosts/machine"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PIP_CONFIG = Path("/etc/pip.conf")
 NAME_SERVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf"))
@@ -25,7 +25,6 @@ NAME_SERVERS = (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf
 
 CHECKOUT = "slipway"
 BUNDLE = "/var/tmp/slipway.bundle"  # noqa: S108 - on the machine, which nobody else uses
-LEGACY_CGROUPS = "systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"
 PATIENCE = 900.0
 """Seconds that one command may take before it counts as hanging."""
 
@@ -48,11 +47,10 @@ class Ran:
 class Machine:
     """One fresh machine. `user` is who types: `root`, on a machine without sudo, or `operator`, who has it."""
 
-    def __init__(self, name: str, *, suite: str, user: str) -> None:
+    def __init__(self, name: str, *, system: str, user: str) -> None:
         self.name = name
-        self.suite = suite
+        self.system = system
         self.user = user
-        self._image = f"{name}:{suite}"
 
     def __enter__(self) -> Machine:
         self.remove()
@@ -110,18 +108,15 @@ class Machine:
         for command in (
             ["docker", "rm", "--force", "--volumes", self.name],
             ["docker", "volume", "rm", "--force", f"{self.name}-docker", f"{self.name}-containerd"],
-            ["docker", "image", "rm", "--force", self._image],
         ):
             subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
     def _boot(self) -> None:
-        _docker(f"docker build --quiet --build-arg BASE={base(self.suite)} --tag {self._image} {CONTEXT}".split())
-        legacy = _docker(["docker", "info", "--format", "{{.CgroupVersion}}"]).strip() == "1"
         command = f"docker run --detach --name {self.name} --hostname {self.name} --privileged --cgroupns private"
         command += " --tmpfs /run --tmpfs /tmp"
         # overlayfs does not stack on overlayfs, so what the inner engine keeps lies on volumes.
         command += f" --volume {self.name}-docker:/var/lib/docker --volume {self.name}-containerd:/var/lib/containerd"
-        command += f" {self._image} /sbin/init {LEGACY_CGROUPS if legacy else ''}"
+        command += f" {images.bare(self.system)} /sbin/init {images.init()}"
         _docker(command.split())
         end = time.monotonic() + 60
         while self._run(["systemctl", "is-active", "--quiet", "ssh.service"], said="systemctl").code != 0:
@@ -165,17 +160,6 @@ class Machine:
 def phases(output: str) -> str:
     """What a run said of where its time went; empty when it did not come to its end."""
     return "".join(re.findall(r"^ +took +(.+)$", output, re.MULTILINE))
-
-
-def base(suite: str) -> str:
-    """The newest image of a bare Debian that is here; the kit makes one from packages where there is none."""
-    listing = f"docker image ls --filter label=org.slipway.bootstrapped --filter reference=slipway/base:{suite}-*"
-    command = [*listing.split(), "--format", "{{.Repository}}:{{.Tag}}"]
-    if not _docker(command):
-        playbook = str(Path(sys.executable).with_name("ansible-playbook"))
-        make = [playbook, "-i", "inventories/local", "-e", f"images_base_suite={suite}", "tests/fresh/base.yml"]
-        subprocess.run(make, cwd=ROOT, check=True)
-    return max(_docker(command).split())
 
 
 def _docker(command: Sequence[str]) -> str:

@@ -55,13 +55,13 @@ class Fresh:
 
 @pytest.fixture(
     scope="module",
-    params=[("trixie", "root"), ("trixie", "operator"), ("bookworm", "operator")],
+    params=[("debian13", "root"), ("debian13", "operator"), ("debian12", "operator")],
     ids=["debian13-root", "debian13-sudo", "debian12-sudo"],
 )
 def fresh(request: pytest.FixtureRequest) -> Iterator[Fresh]:
     """A fresh machine on which a newcomer has typed what the README says."""
-    suite, user = request.param
-    with Machine(f"slipway-fresh-{suite}-{user}", suite=suite, user=user) as machine:
+    system, user = request.param
+    with Machine(f"slipway-fresh-{system}-{user}", system=system, user=user) as machine:
         machine.install_what_the_readme_names()
         machine.clone()
         yield Fresh(machine, machine.make("up").ok())
@@ -90,7 +90,7 @@ def test_make_up_ends_by_saying_where_it_answers_what_runs_and_what_next(fresh: 
 
 def test_make_up_is_quick_enough(fresh: Fresh, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
-        said = f"make up, fresh {fresh.machine.suite}, {fresh.machine.user}: {fresh.up.seconds:.0f} s"
+        said = f"make up, fresh {fresh.machine.system}, {fresh.machine.user}: {fresh.up.seconds:.0f} s"
         sys.stdout.write(f"\n{said} ({phases(fresh.up.output)})\n")
     assert not LIMIT or fresh.up.seconds <= LIMIT
 

@@ -68,7 +68,7 @@ def test_a_bare_debian_13_becomes_a_serving_host() -> None:
     """Its side effects: looked at, stopped and started before it is verified; removed without a trace after."""
     wanted = ["destroy", "create", "check", "converge", "check", "idempotence", "side_effect", "verify"]
     wanted += ["side_effect", "destroy"]
-    has_each_step_with_nothing_left_to_do(run_scenario("default"), wanted, "debian13")
+    has_each_step_with_nothing_left_to_do(run_scenario("default"), wanted, "app1")
 
 
 @pytest.mark.molecule

@@ -1,0 +1,1 @@
+"""The lab: hosts to provision, as containers on this machine; `python -m lab --help`, docs/lab.md."""
