@@ -29,12 +29,23 @@ MOVING_TAGS = frozenset({"", "latest", "dev"})
 """Tags that name something else tomorrow."""
 
 Strategy = Literal["mutable", "immutable"]
+MUTABLE = frozenset({"local", "development"})
+"""Environments whose tags may name another image tomorrow, where the inventory says nothing else."""
+
 Lock = Mapping[str, Mapping[str, str]]
 """Repository -> tag -> digest."""
 
 
-def problems(services: object, *, strategy: Strategy, lock: Lock, fingerprint_key: str) -> list[str]:
-    """Say all that keeps `services` (the inventory's `app_services`) from being deployed; an empty list is a yes."""
+def strategy_of(environment: str) -> Strategy:
+    """How an environment's tags are taken where its inventory does not say."""
+    return "mutable" if environment in MUTABLE else "immutable"
+
+
+def problems(services: object, *, strategy: Strategy, lock: Lock, fingerprint_key: str, hosts: int = 1) -> list[str]:
+    """Say all that keeps `services` (the inventory's `app_services`) from being deployed; an empty list is a yes.
+
+    `hosts` is how many the group `app` has.
+    """
     try:
         contract = decode_services(services)
     except msgspec.ValidationError as error:
@@ -50,6 +61,7 @@ def problems(services: object, *, strategy: Strategy, lock: Lock, fingerprint_ke
     for name, service in contract.items():
         found += _port(name, service)
         found += _release(name, service, contract)
+        found += _embedded(name, service, hosts)
         found += _image(name, service, strategy, lock)
         found += _user(name, service)
         found += _environment(name, service)
@@ -83,6 +95,16 @@ def _release(name: str, service: Service, contract: Mapping[str, Service]) -> It
         yield (
             f"{where}.migrate.on_rollback is restore, and nothing is backed up. "
             f"State the commands in {where}.migrate.backup."
+        )
+
+
+def _embedded(name: str, service: Service, hosts: int) -> Iterator[str]:
+    """A database that is a file on a volume is on one host, and another host would have another one."""
+    if hosts > 1 and service.migrate and service.migrate.dialect == "sqlite":
+        yield (
+            f"The service {name} keeps its database in a file on its host (SQLite), and the group app has {hosts} "
+            "hosts, which would each have one of their own. Give it a PostgreSQL server (for the bundled backend in "
+            "backend_database_url), or leave one host in the group app."
         )
 
 

@@ -66,7 +66,7 @@ def test_a_contract_of_the_wrong_shape_is_an_error_of_the_filter(
 
 def test_ansibles_own_containers_become_plain_ones(services: dict[str, Any], filters: dict[str, Any]) -> None:
     lazy = UserDict({"api": UserDict(services["api"])})
-    assert filters["slipway_problems"](lazy, "mutable", {}, "k" * 32) == []
+    assert filters["slipway_problems"](lazy, "mutable", {}, "k" * 32, 1) == []
 
 
 def test_what_has_no_place_in_a_contract_is_refused(filters: dict[str, Any]) -> None:

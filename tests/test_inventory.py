@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slipway.inventory import Strategy, problems
+from slipway.inventory import Strategy, problems, strategy_of
 
 KEY = "k" * 32
 LOCK = {"registry.example/shop/api": {"1.4.2-build.7": "sha256:" + "1" * 64}}
@@ -219,3 +219,27 @@ def test_a_file_is_read_by_the_first_of_owner_group_and_others_that_fits(
 def test_a_config_file_given_as_json_text_is_checked_like_one_given_as_data(services: Services) -> None:
     services["api"]["config_files"][0]["content"] = '{"database": {"url": "a://b"}}'
     assert check(services) == [f"{CONFIG}: $ lacks auth. Add what is missing."]
+
+
+def test_a_database_in_a_file_is_refused_where_several_hosts_would_each_have_one(services: Services) -> None:
+    services["api"]["migrate"]["dialect"] = "sqlite"
+    assert problems(services, strategy="mutable", lock={}, fingerprint_key=KEY, hosts=1) == []
+    assert problems(services, strategy="mutable", lock={}, fingerprint_key=KEY, hosts=3) == [
+        "The service api keeps its database in a file on its host (SQLite), and the group app has 3 hosts, which would "
+        "each have one of their own. Give it a PostgreSQL server (for the bundled backend in backend_database_url), or "
+        "leave one host in the group app."
+    ]
+
+
+@pytest.mark.parametrize("change", [{"dialect": "postgresql"}, {}])
+def test_several_hosts_may_share_a_server(change: dict[str, str], services: Services) -> None:
+    services["api"]["migrate"].update(change)
+    assert problems(services, strategy="mutable", lock={}, fingerprint_key=KEY, hosts=3) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "strategy"),
+    [("local", "mutable"), ("development", "mutable"), ("staging", "immutable"), ("anything", "immutable")],
+)
+def test_tags_are_immutable_unless_the_environment_is_for_work_on_it(environment: str, strategy: Strategy) -> None:
+    assert strategy_of(environment) == strategy

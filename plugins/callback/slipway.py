@@ -31,6 +31,7 @@ SAID_BY = (
     "slipway_release",
     "slipway_revoke",
     "slipway_rollback",
+    "slipway_secrets",
     "slipway_stack",
     "ansible.builtin.debug",
 )
@@ -201,7 +202,7 @@ def _phase(task: Any) -> str:
     role = str(task._role.get_name()) if task._role else "play"
     if role in ("backend", "release"):
         verb, bar, _ = str(task.name).partition(" | ")
-        return verb if bar and verb != "contract" else "check"
+        return verb if bar and verb not in ("contract", "check_secrets") else "check"
     return role
 
 

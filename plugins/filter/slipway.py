@@ -52,9 +52,16 @@ def slipway_engine_key(kit: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def slipway_problems(services: object, strategy: inventory.Strategy, lock: inventory.Lock, key: str) -> list[str]:
+def slipway_problems(
+    services: object, strategy: inventory.Strategy, lock: inventory.Lock, key: str, hosts: int
+) -> list[str]:
     """All that is wrong with an inventory's contract, a sentence or two each; see slipway.inventory."""
-    return inventory.problems(services, strategy=strategy, lock=lock, fingerprint_key=key)
+    return inventory.problems(services, strategy=strategy, lock=lock, fingerprint_key=key, hosts=hosts)
+
+
+def slipway_tag_strategy(environment: str) -> inventory.Strategy:
+    """How an environment's tags are taken where its inventory does not say; see slipway.inventory."""
+    return inventory.strategy_of(environment)
 
 
 def slipway_newest_tag(lock: Mapping[str, Mapping[str, str]], repository: str) -> str:
@@ -123,6 +130,7 @@ class FilterModule:
             slipway_ports,
             slipway_problems,
             slipway_render,
+            slipway_tag_strategy,
             slipway_wanted_images,
         )
         return {function.__name__: on_plain_data(function) for function in filters}
