@@ -407,8 +407,12 @@ def problems(
 
 def given(name: str, one: Declared) -> str:
     """Say that a secret is missing that somebody has to give."""
-    note = f" {one.note.rstrip('.')}." if one.note else ""
-    return f"{name} is given by others, and is not there.{note} Put it into the vault with `ansible-vault edit`."
+    parts = [
+        f"{name} is given by others, and is not there.",
+        one.note,
+        "Put it into the vault with `ansible-vault edit`.",
+    ]
+    return " ".join(filter(None, parts))
 
 
 def texts(data: Any) -> Iterator[str]:

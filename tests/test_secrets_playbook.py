@@ -336,6 +336,15 @@ def test_it_is_found_inside_a_url_of_a_file_that_is_not_encrypted(both: Shop) ->
         assert value not in said
 
 
+def test_it_is_found_where_a_single_value_is_encrypted(both: Shop) -> None:
+    value = both.values()["shop_database_password"]
+    options = ["--vault-id", f"staging@{both.password('staging')}", "--name", "shop_hidden", value]
+    encrypted = run("ansible-vault", "encrypt_string", *options).stdout
+    (both.folder / "staging/group_vars/all/app.yml").write_text(encrypted)
+    assert "shop_database_password of production stands in staging too." in both.check("production", ok=False)
+    assert "staging has shop_database_password of production." in both.check("staging", ok=False)
+
+
 def test_an_environment_that_cannot_be_opened_is_not_compared(both: Shop) -> None:
     both.put("staging", shop_database_password=both.values()["shop_database_password"])
     both.password("staging").unlink()

@@ -123,14 +123,16 @@ class Environment:
                     f"A secret of production stands nowhere else: rotate it, {rotate}{name}."
                 )
             return
-        here = {self._folder.name: self._own_texts()}
-        for environment, other in others.items():
-            if other.production:
-                for name in vault.shared(other.secrets, here):
-                    yield (
-                        f"{self._folder.name} has {name} of {environment}. "
-                        f"A secret of production stands nowhere else: give this environment one of its own."
-                    )
+        production = {name: other for name, other in others.items() if other.production}
+        if not production:
+            return
+        own = Other(self._folder, VaultLib(VaultSecretsContext.current().secrets))
+        for environment, other in production.items():
+            for name in vault.shared(other.secrets, {self._folder.name: own.texts}):
+                yield (
+                    f"{self._folder.name} has {name} of {environment}. "
+                    f"A secret of production stands nowhere else: give this environment one of its own."
+                )
 
     def _value(self, name: str) -> str:
         """The value that the inventory has of a secret, from whatever file; empty where it has none."""
@@ -141,17 +143,14 @@ class Environment:
     def _is_production(self) -> bool:
         return str(self._action.value(self._variables.get("slipway_environment"))) == vault.PRODUCTION
 
-    def _own_texts(self) -> set[str]:
-        return Other(self._folder, VaultLib(VaultSecretsContext.current().secrets)).texts
-
     def _others(self) -> Iterator[tuple[str, Other]]:
         """The environments beside this one that can be opened."""
         for folder in sorted(self._folder.parent.iterdir()):
-            if folder == self._folder or not (folder / "group_vars").is_dir():
-                continue
             known: Secrets = list(VaultSecretsContext.current().secrets)
-            # Without its password it is not compared; nobody needs the password of every environment.
+            # What cannot be opened is not compared: nobody needs the password of every environment.
             with suppress(AnsibleError, SlipwayError, OSError, UnicodeError):
+                if folder == self._folder or not (folder / "group_vars").is_dir():
+                    continue
                 if source := vault.password_source(folder):
                     known.append((folder.name, self._secret(source, folder.name)))
                 yield folder.name, Other(folder, VaultLib(known))
@@ -274,23 +273,23 @@ class Other:
 
     def __init__(self, folder: Path, lib: VaultLib) -> None:
         files = {
-            path: vault.read(_open(path, lib))
+            path: vault.read(_opened(path.read_bytes(), lib))
             for part in ("group_vars", "host_vars")
             for path in sorted((folder / part).rglob("*"))
             if path.is_file() and path.suffix in ("", ".yml", ".yaml", ".json") and not path.name.startswith(".")
         }
         own = files.get(folder / vault.VAULT, {})
-        self.secrets = {name: str(value) for name, value in own.items() if isinstance(value, str)}
+        self.secrets = {name: _opened(value.encode(), lib) for name, value in own.items() if isinstance(value, str)}
         stated = next((data["slipway_environment"] for data in files.values() if "slipway_environment" in data), "")
         self.production = (stated or folder.name) == vault.PRODUCTION
-        self.texts = {text for data in files.values() for text in vault.texts(data)}
+        # A single value may be encrypted too, in a file that is not.
+        self.texts = {_opened(text.encode(), lib) for data in files.values() for text in vault.texts(data)}
         kept = (folder / LOCAL_SECRETS).iterdir() if (folder / LOCAL_SECRETS).is_dir() else []
         opens = {folder / vault.PASSWORD, folder / vault.CLIENT}
         self.texts |= {path.read_text().strip() for path in kept if path.is_file() and path not in opens}
 
 
-def _open(path: Path, lib: VaultLib) -> str:
-    content = path.read_bytes()
+def _opened(content: bytes, lib: VaultLib) -> str:
     return bytes(lib.decrypt(content) if is_encrypted(content) else content).decode()
 
 
