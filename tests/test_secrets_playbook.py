@@ -263,6 +263,30 @@ def test_a_rotation_keeps_the_value_before_and_a_revocation_ends_it(shop: Shop) 
     assert "changed=0" in shop.play("production", "-e", "revoke=shop_cookie_key")
 
 
+def test_the_bundled_backend_takes_both_values_after_a_rotation(tmp_path: Path) -> None:
+    staging, environments = tmp_path / "staging", Shop(tmp_path / "shop")
+    shutil.copytree(KIT / "inventories/staging", staging, ignore=shutil.ignore_patterns(".secrets"))
+    environments.folder = tmp_path
+    environments.play("staging")
+    old = environments.values("staging")["backend_jwt_secret"]
+    said = environments.play("staging", "-e", "rotate=backend_jwt_secret")
+    assert "The older value stays valid as backend_jwt_secret_previous." in said
+    assert "'secret=backend:/app/config/environments/staging.json#auth.jwtSecret'" in said
+    environments.check("staging")
+    files = "{{ backend_services.backend.config_files | map(attribute='content') }}"
+    load = [{"hosts": "app", "gather_facts": False, "roles": ["backend"], "tasks": [{"debug": {"msg": files}}]}]
+    playbook = tmp_path / "files.yml"
+    playbook.write_text(yaml.safe_dump(load))
+    shown = environments.play("staging", "-v", playbook=str(playbook))
+    new = environments.values("staging")["backend_jwt_secret"]
+    assert f'"jwtSecret": "{new}", "previousJwtSecret": "{old}"' in shown
+
+
+def test_a_contract_that_is_wrong_does_not_keep_a_secret_from_being_rotated(shop: Shop) -> None:
+    shop.full("production")
+    assert "Rotated: shop_token." in shop.play("production", "-e", "rotate=shop_token", "-e", '{"app_services": []}')
+
+
 def test_a_revoked_value_cannot_be_put_back(shop: Shop) -> None:
     shop.full("production")
     old = shop.values()["shop_token"]

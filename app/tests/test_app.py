@@ -6,12 +6,13 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from backend.app import MAX_BODY
 from backend.tokens import mint
 from backend.version import version
-from backend_support import SECRET, Cluster, Process, run_migrations
+from backend_support import SECRET, Cluster, Process, run_migrations, write_config
 
 Start = Callable[..., Process]
 
@@ -110,6 +111,16 @@ def test_what_is_not_public_needs_a_bearer_token(server: Process, method: str, p
         answer = server.call(method, path, token=token)
         assert (answer.status, answer.json["error"]["message"]) == (401, message)
         assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+
+def test_after_a_rotation_the_tokens_of_yesterday_count_too(tmp_path: Path) -> None:
+    url, new = f"sqlite:///{tmp_path}/backend.db", "n" * 32
+    run_migrations(url)
+    auth = {"jwtSecret": new, "previousJwtSecret": SECRET}
+    with Process(write_config(tmp_path, url, auth=auth)) as process:
+        for token in (process.token, mint(new, subject="x", ttl=60)):
+            assert process.call("GET", "/api/status", token=token).status == 200
+        assert process.call("GET", "/api/status", token=mint("x" * 32, subject="x", ttl=60)).status == 401
 
 
 def test_status_tells_an_operator_what_runs(server: Process) -> None:

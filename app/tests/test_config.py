@@ -235,6 +235,7 @@ def test_the_committed_schema_is_the_one_that_the_code_makes(name: str) -> None:
     "wrong",
     [
         valid(auth={"jwtSecret": "short"}),
+        valid(auth={"jwtSecret": SECRET, "previousJwtSecret": "short"}),
         valid(surprise=1),
         valid(database={}),
         valid(database={"url": "mysql://u:p@h/d"}),
@@ -251,3 +252,16 @@ def test_the_schema_refuses_what_the_program_refuses(write: Write, wrong: dict[s
 def test_the_schema_accepts_the_documented_example_with_a_secret_of_its_own() -> None:
     jsonschema.validate({**EXAMPLE, "auth": {"jwtSecret": SECRET}}, config.schema("environment"))
     jsonschema.validate(EXAMPLE_PROJECT, config.schema("semiont"))
+
+
+@pytest.mark.parametrize(
+    ("auth", "secrets"),
+    [
+        ({"jwtSecret": SECRET}, (SECRET,)),
+        ({"jwtSecret": SECRET, "previousJwtSecret": "o" * 32}, (SECRET, "o" * 32)),
+    ],
+)
+def test_after_a_rotation_both_secrets_count_and_the_newest_comes_first(
+    auth: dict[str, str], secrets: tuple[str, ...], write: Write
+) -> None:
+    assert config.load(write(valid(auth=auth))).environment.auth.jwt_secrets == secrets

@@ -12,6 +12,17 @@ def test_a_token_names_whom_it_was_minted_for() -> None:
     assert subject_of(mint(SECRET, subject="operator", ttl=60), SECRET) == "operator"
 
 
+def test_a_token_of_the_secret_before_counts_where_that_is_given() -> None:
+    old = "the-secret-before-with-32-characters-or-more"
+    token = mint(old, subject="operator", ttl=60)
+    assert subject_of(token, SECRET, old) == "operator"
+    assert subject_of(mint(SECRET, subject="x", ttl=60), SECRET, old) == "x"
+    with pytest.raises(InvalidTokenError, match="the token is not valid"):
+        subject_of(token, SECRET)
+    with pytest.raises(InvalidTokenError, match="the token has expired"):
+        subject_of(mint(old, subject="operator", ttl=-60), SECRET, old)
+
+
 def test_a_token_ends_when_it_said() -> None:
     with pytest.raises(InvalidTokenError, match="the token has expired"):
         subject_of(mint(SECRET, subject="operator", ttl=-60), SECRET)

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.parsing.vault import VaultLib, VaultSecretsContext, get_file_vault_secret, is_encrypted
 from ansible.plugins.action import ActionBase
@@ -262,10 +263,11 @@ class Environment:
     def _places(self, todo: vault.Plan) -> list[str]:
         """What the hosts call the values that were replaced."""
         services = self._action.value(self._variables.get("app_services"))
-        if services is None:
-            return []
         replaced = {self._value(name) for name in [*todo.rotate, *todo.revoke]}
-        return sorted({place for value in replaced if value for place in vault.places(services, value)})
+        # A contract that is wrong is told by the deploy that comes next.
+        with suppress(msgspec.ValidationError):
+            return sorted({place for value in replaced if value for place in vault.places(services, value)})
+        return []
 
 
 class Other:
@@ -328,7 +330,8 @@ def plain(data: Any) -> Any:
             return {str(key): plain(value) for key, value in data.items()}
         case list() | tuple():
             return [plain(value) for value in data]
-        case str():
-            return str(data)
-        case _:
+        case bool() | None:
             return data
+        case _:
+            # Ansible's own kinds of text and number would not do for others.
+            return next((kind(data) for kind in (str, int, float) if isinstance(data, kind)), data)

@@ -40,7 +40,8 @@ class Backend:
     """What the handlers work with."""
 
     database: Database
-    jwt_secret: str
+    jwt_secrets: tuple[str, ...]
+    """Signed with any of them a token is valid."""
     environment: str
     version: str
     head: str
@@ -117,7 +118,7 @@ class Backend:
                 401, "unauthenticated", "A Bearer token is needed here.", headers={"WWW-Authenticate": "Bearer"}
             )
         try:
-            return tokens.subject_of(token.strip(), self.jwt_secret)
+            return tokens.subject_of(token.strip(), *self.jwt_secrets)
         except tokens.InvalidTokenError as error:
             raise RefusalError(
                 401,

@@ -63,8 +63,15 @@ class Auth(_Section, frozen=True):
     """Keys of tokens and of sign-in."""
 
     jwt_secret: Secret
+    previous_jwt_secret: Secret | UnsetType = UNSET
     google_client_id: str | UnsetType = UNSET
     google_client_secret: str | UnsetType = UNSET
+
+    @property
+    def jwt_secrets(self) -> tuple[str, ...]:
+        """What a token may be signed with, the newest first: after a rotation the tokens of yesterday still count."""
+        older = () if isinstance(self.previous_jwt_secret, UnsetType) else (self.previous_jwt_secret,)
+        return (self.jwt_secret, *older)
 
 
 class Ai(_Section, frozen=True):

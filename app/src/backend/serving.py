@@ -35,7 +35,7 @@ def run(environ: Mapping[str, str]) -> int:
         _logger.warning("not ready yet: %s; run `backend migrate up`", problem)
     backend = Backend(
         database=Database(url),
-        jwt_secret=loaded.environment.auth.jwt_secret,
+        jwt_secrets=loaded.environment.auth.jwt_secrets,
         environment=loaded.environment_name,
         version=version(),
         head=head(),

@@ -1,4 +1,4 @@
-"""Bearer tokens: JWTs signed with auth.jwtSecret (HS256)."""
+"""Bearer tokens: JWTs signed with auth.jwtSecret (HS256). Those of auth.previousJwtSecret count until it is gone."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def mint(secret: str, *, subject: str, ttl: int) -> str:
     return jwt.encode(claims, secret, algorithm="HS256")
 
 
-def subject_of(token: str, secret: str) -> str:
-    """The subject of a valid token; raises InvalidTokenError."""
+def subject_of(token: str, secret: str, *older: str) -> str:
+    """The subject of a token that one of the secrets has signed; raises InvalidTokenError."""
     try:
         claims = jwt.decode(
             token,
@@ -34,6 +34,10 @@ def subject_of(token: str, secret: str) -> str:
             leeway=LEEWAY,
             options={"require": ["exp", "iat", "iss", "sub"]},
         )
+    except jwt.InvalidSignatureError:
+        if older:
+            return subject_of(token, *older)
+        raise InvalidTokenError("the token is not valid") from None
     except jwt.ExpiredSignatureError:
         raise InvalidTokenError("the token has expired") from None
     except jwt.InvalidTokenError:
