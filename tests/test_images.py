@@ -21,7 +21,7 @@ from slipway.source import SourceError, ignore_rules, pack
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from plugins.filter.images_lock import images_lock
+from plugins.filter.images_lock import images_lock, images_promotion
 
 SOURCE = Source(archive="", inputs="abc", tags=["1.0-build.1", "sha-0123456"])
 PUSHED = Image(repository="127.0.0.1:5000/slipway/backend", source=SOURCE, push=True)
@@ -420,3 +420,44 @@ def test_a_tag_that_moved_is_pinned_to_its_new_digest() -> None:
 @pytest.mark.parametrize("text", ["", "images: {}\n"])
 def test_an_image_that_was_not_pushed_changes_no_lock(text: str) -> None:
     assert images_lock(text, [{"repository": "slipway/registry", "tags": ["2.8"], "digest": ""}]) == text
+
+
+BUILT = images_lock("", [pushed("sha256:1", "1-build.1", "sha-1"), pushed("sha256:2", "1-build.2", "sha-2")])
+HERE = "registry.example/shop/backend"
+
+
+def test_what_another_environment_got_last_is_taken_over_with_all_its_tags_that_stay() -> None:
+    before = images_lock("", [{"repository": HERE, "tags": ["1-build.0"], "digest": "sha256:0"}])
+    taken = images_promotion(before, BUILT, [HERE, HERE])
+    assert yaml.safe_load(taken["text"])["images"] == {
+        HERE: {"1-build.0": "sha256:0", "1-build.2": "sha256:2", "sha-2": "sha256:2"}
+    }
+    assert taken["problem"] == ""
+    assert taken["said"].splitlines() == [
+        "Copy the images; they keep their digests:",
+        f"docker buildx imagetools create --tag {HERE}:1-build.2 --tag {HERE}:sha-2 "
+        "127.0.0.1:5000/slipway/backend@sha256:2",
+    ]
+
+
+def test_taking_over_again_changes_nothing_and_copies_nothing_where_the_repository_is_the_same() -> None:
+    own = "127.0.0.1:5000/slipway/backend"
+    taken = images_promotion("", BUILT, [own])
+    assert taken["said"] == ""
+    assert images_promotion(taken["text"], BUILT, [own])["text"] == taken["text"]
+
+
+@pytest.mark.parametrize(
+    ("source", "repository", "said"),
+    [
+        ("", HERE, "has no repositories called backend"),
+        (BUILT, "registry.example/shop/edge", "has no repositories called edge"),
+        (images_lock(BUILT, [{**pushed("sha256:3", "1"), "repository": "x/backend"}]), HERE, "has 2 repositories"),
+        (images_lock(BUILT, [pushed("sha256:3", "dev")]), HERE, "has no tag but one that moves, such as dev."),
+    ],
+    ids=["no lock", "no such image", "two of the name", "a moving tag"],
+)
+def test_where_there_is_nothing_to_take_over_the_lock_stays(source: str, repository: str, said: str) -> None:
+    taken = images_promotion("before", source, [repository])
+    assert said in taken["problem"]
+    assert (taken["text"], taken["said"]) == ("before", "")

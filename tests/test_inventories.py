@@ -185,3 +185,27 @@ def test_production_connects_to_the_database_host_that_its_inventory_names(copie
         for one in data(folder("production") / "hosts.yml")["all"]["children"]["database"]["hosts"].values()
     ]
     assert f"@{address}:5432/" in url.stdout
+
+
+def test_production_takes_over_what_staging_runs_and_passes_again(copies: Path, first_play: str) -> None:
+    staging, lock = copies / "staging/images.lock.yml", copies / "production/images.lock.yml"
+    entries = data(staging)
+    digest = "sha256:" + "7" * 64
+    entries["images"]["registry.example/slipway-staging/backend"]["0.1.0-build.99"] = digest
+    staging.write_text(yaml.safe_dump(entries, sort_keys=False))
+    promote = ("-i", str(copies / "production"), "playbooks/promote.yml", "-e", "promote_from=staging")
+    assert "changed=1" in said(run("ansible-playbook", *promote, "--check"))
+    assert digest not in lock.read_text()
+    done = said(run("ansible-playbook", *promote))
+    assert (
+        "--tag registry.example/slipway/backend:0.1.0-build.99 registry.example/slipway-staging/backend@" + digest
+    ) in done
+    assert list(data(lock)["images"]["registry.example/slipway/backend"].items())[-1] == ("0.1.0-build.99", digest)
+    assert "changed=0" in said(run("ansible-playbook", *promote))
+    assert run("ansible-playbook", "-i", str(copies / "production"), first_play).returncode == 0
+
+
+def test_an_environment_without_images_is_none_to_take_over(copies: Path) -> None:
+    done = run("ansible-playbook", "-i", str(copies / "production"), "playbooks/promote.yml", "-e", "promote_from=none")
+    assert done.returncode != 0
+    assert "The other environment's images.lock.yml has no repositories called backend" in said(done)
