@@ -31,6 +31,11 @@ def slipway_answered(hosts: Sequence[str], hostvars: HostVars, step: str, key: s
     return all(key in (hostvars[host].get(f"__release_{step}") or {}) for host in hosts)
 
 
+def slipway_missing(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
+    """The hosts on which the release does not serve as declared already, by what staging said."""
+    return [host for host in hosts if not hostvars[host]["__release_stage"].get("serves")]
+
+
 def slipway_went_wrong(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
     """The hosts on which activating failed, or that were lost meanwhile."""
     answers = {host: hostvars[host].get("__release_activate") or {} for host in hosts}
@@ -55,5 +60,5 @@ class FilterModule:
     """What Ansible finds in this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        filters = (slipway_answered, slipway_batches, slipway_fleet_table, slipway_went_wrong)
+        filters = (slipway_answered, slipway_batches, slipway_fleet_table, slipway_missing, slipway_went_wrong)
         return {function.__name__: function for function in filters}
