@@ -263,7 +263,7 @@ class Here:
 def fresh() -> tuple[Row, str]:
     """`make up` on a fresh Debian 13, from what is committed here, and where its time went."""
     step("a fresh machine; this takes minutes")
-    with Machine(f"{NAME}-fresh", suite="trixie", user="root") as machine:
+    with Machine(f"{NAME}-fresh", system="debian13", user="root") as machine:
         machine.install_what_the_readme_names()
         machine.clone()
         up = machine.make("up").ok()
