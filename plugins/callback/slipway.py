@@ -50,7 +50,7 @@ FOLDED = {"contract": "check", "check_secrets": "check", "identify": "check", "r
 INCLUDES = ("ansible.builtin.include_tasks", "ansible.builtin.include_role")
 FAIL = "ansible.builtin.fail"
 LOOKS = ("slipway_history", "slipway_status")
-"""Actions that ask how things are: a host that does not answer is a part of what they find, and a later task says so."""
+"""Actions that ask how things are: that a host does not answer is part of what they find, and a later task says so."""
 SAID_BY = (
     "slipway_images",
     "slipway_release",
