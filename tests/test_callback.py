@@ -68,7 +68,7 @@ def standing(**change: object) -> dict[str, Any]:
         "url": "http://127.0.0.1:4000",
         "since": "",
     }
-    status = {
+    status: dict[str, Any] = {
         "name": "shop",
         "environment": "production",
         "release": ONE,
@@ -301,6 +301,7 @@ def test_status_has_a_row_for_every_host_whatever_became_of_it(kit: Kit) -> None
     table = done.stdout.partition("\nHOST ")[2].partition("\n\n")[0].splitlines()[1:]
     assert [line.split()[0] for line in table] == ["app1", "app2", "app3", "app4"]
     assert table[1].split()[-1] == "unreachable"
+    assert "is healthy.\n" not in kit.look(standing(), SILENT).stdout, "one host that answers is not all of them"
     assert f"PARTIAL: 1 of 4 hosts serves {ONE}, app4 serves {TWO}, app2 is unreachable" in done.stdout
     assert "shop is not healthy: the container of api is exited." in done.stdout
     assert len(re.findall(r"^app\d +: .* failed=1 ", done.stdout, re.MULTILINE)) == 4

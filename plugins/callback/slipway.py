@@ -99,14 +99,14 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible ships no types
             live=not self._wordy,
             document=any(boolean(variables.extra_vars.get(name, False), strict=False) for name in DOCUMENTS),
         )
+        hosts = variables.get_vars(play=play, include_hostvars=False)["ansible_play_hosts_all"]
+        with self._printer.lock:
+            self._board.expect([str(host) for host in hosts])
         if self._wordy:
             super().v2_playbook_on_play_start(play)
             return
         self._close_phase()
         self._show(f"\n{play.get_name().strip()}" + (" (check mode: nothing is changed)" if play.check_mode else ""))
-        hosts = variables.get_vars(play=play, include_hostvars=False)["ansible_play_hosts_all"]
-        with self._printer.lock:
-            self._board.expect([str(host) for host in hosts])
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """What is being done right now."""
@@ -211,16 +211,20 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible ships no types
         """How each environment stands, where the time went, and the recap."""
         self._close_phase()
         self._printer.stop()
+        # After a look at several hosts their table has said it, also of those that did not answer.
+        if not (self._looked and len(self._board.rows) > 1):
+            self._show_standing()
+        super().v2_playbook_on_stats(stats)
+
+    def _show_standing(self) -> None:
         if len(self._standing) == 1:
             for host, standing in self._standing.items():
                 self._show(f"\n{standing['name']} on {host} is {views.verdict(standing)}.")
                 self._show(_rows([*_standing(standing), *self._took(), *_next(standing["name"])]))
-        elif self._standing and not self._looked:
-            # After a look at them the table has said how they stand.
+        elif self._standing:
             name = next(iter(self._standing.values()))["name"]
             self._show(f"\n{views.headline(name, self._standing)}")
             self._show(_rows([*self._took(), *_next(name)]))
-        super().v2_playbook_on_stats(stats)
 
     def _took(self) -> list[tuple[str, str]]:
         long = [f"{phase} {seconds:.1f} s" for phase, seconds in self._phases.items() if seconds >= WORTH_SAYING]
