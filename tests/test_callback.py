@@ -55,6 +55,11 @@ DEPLOY = """
   ansible.builtin.debug:
     msg: "shop is deployed on 3 hosts.\\nHOST  RESULT\\napp1  deployed"
   run_once: true
+- name: fleet | Say what is left to do
+  ansible.builtin.fail:
+    msg: "shop is not deployed.\\nHOST  RESULT\\napp1  failed"
+  run_once: true
+  when: data | default(false) | bool
 """
 REFUSED = {"refusal": "It is sick. Look at its logs.", "details": "  the last\nof its logs"}
 SILENT = {"unreachable": True, "msg": "ssh: connect to host app2 port 22: Connection refused"}
@@ -201,6 +206,14 @@ def test_a_failure_is_a_sentence_with_its_details_aligned(kit: Kit, arguments: t
     line, _, rest = told.partition("  app1  activate: Make the release serve\n")
     assert line.splitlines()[-1].startswith("  FAILED ")
     assert rest.startswith("\n    It is sick. Look at its logs.\n\n      the last\n    of its logs\n")
+
+
+def test_what_fails_for_all_hosts_is_not_said_of_the_first_of_them(kit: Kit) -> None:
+    terminal, _ = kit.watch({"app1": {}, "app2": {"active": REFUSED}}, "-e", "data=true")
+    lines = without_times("\n".join(terminal.lines))
+    at = lines.index("  FAILED N s  all hosts  fleet: Say what is left to do")
+    assert lines[at + 1 : at + 4] == ["    shop is not deployed.", "    HOST  RESULT", "    app1  failed"]
+    assert lines[-2:] == ["  app1  ✓ N s   ✓ N s   ✓ N s", "✗ app2  ✓ N s   ✓ N s   ✗ N s"]
 
 
 def test_a_host_that_is_lost_is_named_so(kit: Kit) -> None:

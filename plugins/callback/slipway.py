@@ -265,7 +265,8 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible ships no types
         host = result.host.get_name()
         took = f"{time.monotonic() - self._since.get(host, self._began):6.1f} s"
         color = {"changed": "yellow", "ok": "green"}.get(verdict, "red")
-        self._show(f"  {verdict:<9}{took}  {host}  {_label(result.task)}", color)
+        where = host if _on_board(result.task) or len(self._board.rows) == 1 else "all hosts"
+        self._show(f"  {verdict:<9}{took}  {where}  {_label(result.task)}", color)
         if "\n" in said:
             self._paragraph(said)
         elif said:
@@ -360,7 +361,9 @@ class Printer:
         # What went through Python's buffer stands above it.
         sys.stdout.flush()
         sys.stderr.flush()
-        os.write(sys.stdout.fileno(), text.encode())
+        rest = text.encode()
+        while rest:
+            rest = rest[os.write(sys.stdout.fileno(), rest) :]
 
 
 def _said(result: Any) -> str:
