@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from slipway.status import Run, ServiceStatus, Status
+if TYPE_CHECKING:
+    # The controller lays out tables too, and what looks at Docker takes it 0.1 s to import.
+    from slipway.status import Run, ServiceStatus, Status
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -83,7 +86,7 @@ def history_text(runs: Sequence[Run]) -> str:
             run.release,
             run.result,
             _phases(run),
-            _schema(run),
+            schema(run.schema_before, run.schema_after),
             "-" if run.unavailable_ms is None else f"{run.unavailable_ms} ms",
             run.by,
             run.reason or "-",
@@ -99,8 +102,8 @@ def _phases(run: Run) -> str:
     return f"{whole} ({parts})" if parts else whole
 
 
-def _schema(run: Run) -> str:
-    if run.schema_before in ("", run.schema_after):
-        # Nothing was migrated: the schema that it serves on.
-        return run.schema_after or "-"
-    return f"{run.schema_before} -> {run.schema_after or '?'}"
+def schema(before: str, after: str) -> str:
+    """The revision that a run served on, with the one before where something was migrated."""
+    if before in ("", after):
+        return after or "-"
+    return f"{before} -> {after or '?'}"

@@ -112,8 +112,8 @@ def on_plain_data(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a filter plain arguments, whatever Ansible hands over."""
 
     @functools.wraps(function)
-    def wrapped(*arguments: Any) -> Any:
-        return function(*map(plain, arguments))
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        return function(*map(plain, arguments), **{name: plain(value) for name, value in named.items()})
 
     return wrapped
 
