@@ -73,7 +73,7 @@ def test_a_variable_that_is_not_there_is_an_error() -> None:
 @pytest.mark.parametrize("template", EDGE, ids=lambda path: path.name)
 def test_the_edge_is_laid_out_from_the_defaults_of_its_role(template: Path) -> None:
     defaults = yaml.safe_load((KIT / "roles/edge/defaults/main.yml").read_text())
-    variables = {**defaults, "__edge_image": "registry.example/slipway/edge@sha256:1"}
+    variables = {**defaults, "__edge_image": "registry.example/slipway/edge@sha256:1", "__edge_tier": ""}
     text = Templar(loader=DataLoader(), variables=variables).template(trust_as_template(template.read_text()))
     assert "{{" not in text
     if template.name == "compose.yml.j2":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import ipaddress
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -103,6 +104,44 @@ def slipway_render(services: object, name: str, environment: str, digests: dict[
         raise AnsibleFilterError(str(error)) from error
 
 
+def slipway_front(services: object, name: str, key: str) -> dict[str, Any]:
+    """What a host of the edge tier is told of an environment; see slipway.render."""
+    try:
+        return render.front(services, name=name, key=key)
+    except msgspec.ValidationError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def slipway_balancers(groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """The hosts of the edge tier: those of the group `edge` that are no app hosts, and have an edge anyhow."""
+    return [host for host in groups.get("edge", []) if host not in groups.get("app", [])]
+
+
+def slipway_tier(addresses: Mapping[str, str], balancers: Sequence[str], host: str) -> str:
+    """What the edge of an app host is told of the tier before it; empty where there is none.
+
+    `addresses` maps each of the hosts to its private address.
+    """
+    if not balancers or host in balancers:
+        return ""
+    return f"{_private(addresses, host)} for {' '.join(_private(addresses, one) for one in balancers)}"
+
+
+def slipway_over(addresses: Mapping[str, str], hosts: Sequence[str]) -> dict[str, str]:
+    """App host -> its private address, checked."""
+    return {host: _private(addresses, host) for host in hosts}
+
+
+def _private(addresses: Mapping[str, str], host: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(addresses[host]))
+    except ValueError:
+        raise AnsibleFilterError(
+            f"{host} has no host_private_address, or one that is no IPv4 address, so app hosts and the edge tier do "
+            "not find each other. Give every host of the groups app and edge one in the inventory."
+        ) from None
+
+
 def slipway_finish(rendered: dict[str, Any], compose_text: str, key: str) -> dict[str, Any]:
     """Join the laid-out Compose file to a rendered release; see slipway.render."""
     return render.finish(rendered, compose_text, key)
@@ -124,13 +163,17 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Names the filters of this file."""
         filters = (
+            slipway_balancers,
             slipway_engine_key,
             slipway_finish,
+            slipway_front,
             slipway_newest_tag,
+            slipway_over,
             slipway_ports,
             slipway_problems,
             slipway_render,
             slipway_tag_strategy,
+            slipway_tier,
             slipway_wanted_images,
         )
         return {function.__name__: on_plain_data(function) for function in filters}
