@@ -374,7 +374,7 @@ def chain(running: Stack, app_host: Stack, behind: str) -> Iterator[int]:
         images={},
         tags={},
         fingerprints={},
-        services={"api": api(port)},
+        services={"api": api(port, route=Route(hosts=["shop.test"], max_body="1kB"))},
     )
     app_host.edge.apply("shop", site(shop, {"api": [behind]}, None, app_host.edge.tier()))
     tier = balanced(shop, [OFFERED])
@@ -430,7 +430,7 @@ def test_checks_are_no_lines_in_the_access_log_of_an_app_host_and_requests_are(c
 
 
 def test_what_is_too_large_is_refused_by_the_tier(chain: int) -> None:
-    assert ask(80, host="shop.test", method="POST", body=b"x" * 16_000_001)[0] == 413
+    assert ask(80, host="shop.test", method="POST", body=b"x" * 1001)[0] == 413
 
 
 def test_a_switch_of_releases_behind_the_tier_costs_no_request(chain: int, app_host: Stack, behind: str) -> None:
