@@ -129,13 +129,14 @@ def test_an_app_host_is_told_of_the_tier(host: str, balancers: list[str], tier: 
 @pytest.mark.parametrize("address", ["", "app1.example", "10.0.0.11/24", "fd00::1"])
 def test_a_host_without_a_private_address_is_named(address: str, filters: dict[str, Any]) -> None:
     addresses = {**ADDRESSES, "app2": address}
-    for call in (
-        lambda: filters["slipway_tier"](addresses, ["edge1"], "app2"),
-        lambda: filters["slipway_tier"](addresses, ["app2"], "app1"),
-        lambda: filters["slipway_over"](addresses, ["app1", "app2"]),
-    ):
+    calls: list[tuple[str, Any]] = [
+        ("slipway_tier", (["edge1"], "app2")),
+        ("slipway_tier", (["app2"], "app1")),
+        ("slipway_over", (["app1", "app2"],)),
+    ]
+    for name, arguments in calls:
         with pytest.raises(AnsibleFilterError, match=r"app2 has no host_private_address, or .* Give every host"):
-            call()
+            filters[name](addresses, *arguments)
     assert filters["slipway_over"](ADDRESSES, ["app2", "app1"]) == {"app2": "10.0.0.12", "app1": "10.0.0.11"}
 
 
@@ -149,9 +150,7 @@ def test_the_tier_is_told_of_what_has_names_and_secrets_stay_apart(
     assert list(told["front"]["services"]) == ["api"]
     assert told["certificates"] == {"api.crt": "C", "api.key": "geheim"}
     assert list(told["front"]["fingerprints"]) == ["edge/api.crt", "edge/api.key"]
-    assert not [
-        secret for secret in ("geheim", *services["api"]["secret_env"].values()) if secret in str(told["front"])
-    ]
+    assert "geheim" not in str(told["front"])
     services["api"]["colour"] = "red"
     with pytest.raises(AnsibleFilterError, match="colour"):
         filters["slipway_front"](services, "shop", "k" * 32)
