@@ -577,8 +577,10 @@ class Edge:
         files = [*self._files(name), self.front(name), *_within(folder)]
         with hold(self._folder):
             self._change(dict.fromkeys(files), may_be_stopped=True)
-            with suppress(FileNotFoundError):
-                folder.rmdir()
+            for gone in (folder, self.front(name).parent):
+                # Others may have something in there.
+                with suppress(OSError):
+                    gone.rmdir()
 
     def agrees(self) -> bool:
         """Whether the edge runs what its files say. Raises :class:`UnreachableError` when it does not run."""

@@ -226,10 +226,10 @@ class Fronts:
     # --- the edge --------------------------------------------------------------------------------------------------
 
     def _alone(self) -> Any:
-        """Keep others from changing what is balanced here; the edge has a lock of its own for its files."""
+        """Keep others from changing what is balanced here: the edge's own lock is on its whole folder."""
         if not self._edge.exists():
             raise SlipwayError("There is no edge on this host.", "Run playbooks/edge.yml for it.")
-        return hold(self._folder)
+        return hold(self._folder.parent / "entry")
 
     def _runs(self, front: Front, certificates: Mapping[str, bytes]) -> bool:
         there = self._edge.site(front.name) == site_of(front) and self._edge.certificates(front.name) == certificates

@@ -27,6 +27,8 @@ from ansible.plugins.callback.default import CallbackModule as Default
 
 ERASE = "\r\x1b[K"
 SAID_BY = (
+    "slipway_drain",
+    "slipway_front",
     "slipway_images",
     "slipway_release",
     "slipway_revoke",
@@ -41,6 +43,12 @@ STANDING_FROM = ("slipway_status", "slipway_release")
 """Actions whose `status` is how an environment stands."""
 WORTH_SAYING = 0.5
 """Seconds from which on a phase is named at the end."""
+
+
+def _said(answer: Mapping[str, Any]) -> str:
+    """What a task has to say; of one that was repeated, what each time had, once."""
+    each = [one for one in answer.get("results") or [answer] if not one.get("skipped")]
+    return " ".join(dict.fromkeys(str(one["msg"]) for one in each if one.get("msg")))
 
 
 class CallbackModule(Default):  # type: ignore[misc]  # ansible ships no types
@@ -93,7 +101,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible ships no types
             super().v2_runner_on_ok(result)
             return
         self._handle_warnings(answer)
-        said = str(answer.get("msg") or "") if result.task.action in SAID_BY else ""
+        said = _said(answer) if result.task.action in SAID_BY else ""
         if result.task.action == "ansible.builtin.debug" and result.task_fields["args"].get("verbosity", 0) > 0:
             said = ""
         if answer.get("changed") or said:

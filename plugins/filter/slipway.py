@@ -124,22 +124,20 @@ def slipway_tier(addresses: Mapping[str, str], balancers: Sequence[str], host: s
     """
     if not balancers or host in balancers:
         return ""
-    return f"{_private(addresses, host)} for {' '.join(_private(addresses, one) for one in balancers)}"
+    return f"{addresses[host]} for {' '.join(addresses[one] for one in balancers)}"
 
 
-def slipway_over(addresses: Mapping[str, str], hosts: Sequence[str]) -> dict[str, str]:
-    """App host -> its private address, checked."""
-    return {host: _private(addresses, host) for host in hosts}
+def slipway_unreachable(addresses: Mapping[str, str]) -> list[str]:
+    """The hosts of `addresses` that have no IPv4 address there."""
+    return [host for host, address in addresses.items() if not _is_address(address)]
 
 
-def _private(addresses: Mapping[str, str], host: str) -> str:
+def _is_address(text: str) -> bool:
     try:
-        return str(ipaddress.IPv4Address(addresses[host]))
+        ipaddress.IPv4Address(text)
     except ValueError:
-        raise AnsibleFilterError(
-            f"{host} has no host_private_address, or one that is no IPv4 address, so app hosts and the edge tier do "
-            "not find each other. Give every host of the groups app and edge one in the inventory."
-        ) from None
+        return False
+    return True
 
 
 def slipway_finish(rendered: dict[str, Any], compose_text: str, key: str) -> dict[str, Any]:
@@ -168,12 +166,12 @@ class FilterModule:
             slipway_finish,
             slipway_front,
             slipway_newest_tag,
-            slipway_over,
             slipway_ports,
             slipway_problems,
             slipway_render,
             slipway_tag_strategy,
             slipway_tier,
+            slipway_unreachable,
             slipway_wanted_images,
         )
         return {function.__name__: on_plain_data(function) for function in filters}

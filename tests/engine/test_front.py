@@ -165,11 +165,13 @@ def test_a_second_time_nothing_is_changed_and_check_mode_changes_nothing(balanci
     assert answering() == {"app1", "app2"}
 
 
-def test_what_has_no_names_any_more_is_forgotten(balancing: Fronts, port: int) -> None:
+def test_what_has_no_names_any_more_is_forgotten(balancing: Fronts, running: Stack, port: int) -> None:
     for check, changed in ((True, True), (False, True), (False, False)):
         answer = balancing.declare(request(port, services={}, check=check))
         assert (answer["changed"], answer["msg"]) == (changed, "shop is not balanced here.")
     assert balancing.names() == []
+    # By this folder playbooks/destroy.yml knows whether a host is still needed.
+    assert not running.edge.front("shop").parent.exists()
     with pytest.raises(ConnectionRefusedError):
         ask(80, host="shop.test")
 
