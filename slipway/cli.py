@@ -1,7 +1,7 @@
 """The `slipway` program: what an operator types on a host, and what Ansible's modules call.
 
-People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance` and `lease`. The other verbs take one JSON
-request on stdin and answer with one JSON object (`slipway.protocol`); they are the same code paths.
+People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance`, `drain` and `lease`. The other verbs take
+one JSON request on stdin and answer with one JSON object (`slipway.protocol`); they are the same code paths.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ import msgspec
 
 from slipway import __version__, protocol
 from slipway.deploy import Deploy, Run
-from slipway.display import history_text, status_text
+from slipway.display import front_text, history_text, status_text
 from slipway.edge import Maintenance
 from slipway.errors import Exit, SlipwayError, UsageError
+from slipway.front import Drained, FrontRequest, Fronts, front_status, only_front
 from slipway.network import POOL
 from slipway.preflight import PreflightRequest, preflight
 from slipway.prune import KEEP
 from slipway.release import Release
 from slipway.status import HistoryRequest, StatusRequest, history, status
-from slipway.store import ROOT, Store, only_environment
+from slipway.store import ROOT, Store, environments, only_environment
 from slipway.watch import Soak
 
 Handler = Callable[[bytes, Path], dict[str, Any]]
@@ -104,6 +105,10 @@ def _recount(data: bytes, root: Path) -> dict[str, Any]:
     return {"changed": False, "runs": msgspec.to_builtins(runs), "text": history_text(runs)}
 
 
+def _front(data: bytes, root: Path) -> dict[str, Any]:
+    return Fronts(root).declare(protocol.decode_request(data, FrontRequest))
+
+
 def _images(data: bytes, _root: Path) -> dict[str, Any]:
     from slipway import images  # noqa: PLC0415 - building is rare, and its imports are most of a quick call's time
 
@@ -131,6 +136,7 @@ HANDLERS: dict[str, Handler] = {
     "destroy": _on_environment(Deploy.destroy),
     "report": _report,
     "recount": _recount,
+    "front": _front,
     "images": _images,
     "stack": _stack,
 }
@@ -160,11 +166,15 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     def changing(verb: str, text: str) -> argparse.ArgumentParser:
-        sub = people(verb, text)
-        sub.add_argument("--json", action="store_true", help="print JSON")
+        sub = telling(verb, text)
         sub.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait for another run to end")
         # What a playbook says of itself.
         sub.add_argument("--run", default=uuid.uuid4().hex[:12], help=argparse.SUPPRESS)
+        return sub
+
+    def telling(verb: str, text: str) -> argparse.ArgumentParser:
+        sub = people(verb, text)
+        sub.add_argument("--json", action="store_true", help="print JSON")
         sub.add_argument("--by", default="", help=argparse.SUPPRESS)
         sub.add_argument("--check", action="store_true", help="say what would be done, and do nothing")
         return sub
@@ -192,6 +202,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = changing("maintenance", "answer users with 503 and a page, or let the release answer them again")
     sub.add_argument("--reason", default="", help="what users read on the page")
     sub.add_argument("--retry-after", type=int, default=300, metavar="SECONDS", help="what clients are told")
+    sub.add_argument("wanted", choices=["on", "off"])
+    sub = telling("drain", "on a host of the edge tier: send an app host no requests, or send it some again")
+    sub.add_argument("--reason", default="", help="for whoever finds it drained")
+    sub.add_argument("--force", action="store_true", help="also where no other host answers")
+    sub.add_argument("host", help="its name in the inventory")
     sub.add_argument("wanted", choices=["on", "off"])
     sub = changing("lease", "who is deploying; --break takes the lease away from a run that will not end")
     sub.add_argument("--break", dest="broken", action="store_true", help="needs a --reason")
@@ -224,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _call(options: argparse.Namespace) -> int:
     _need_root()
-    if options.verb in HANDLERS or options.verb in ("rollback", "revoke", "maintenance"):
+    if options.verb in HANDLERS or options.verb in ("rollback", "revoke", "maintenance", "drain"):
         # A connection that is lost, or Ctrl-C, half-way through a switch must not leave it half-way.
         for number in (signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -240,8 +255,12 @@ def _need_root() -> None:
 
 
 def _people(options: argparse.Namespace) -> int:
-    name = options.name or only_environment(options.root)
+    name = options.name or _only(options)
     match options.verb:
+        case "status" if name in Fronts(options.root).names() and name not in environments(options.root):
+            front = front_status(name, options.root)
+            _say(_json(front) if options.json else front_text(front))
+            return Exit.OK if front.healthy else Exit.UNHEALTHY
         case "status":
             found = status(name, options.root, ask_schema=True)
             _say(_json(found) if options.json else status_text(found))
@@ -257,9 +276,19 @@ def _people(options: argparse.Namespace) -> int:
             _revoke(name, options)
         case "maintenance":
             _maintenance(name, options)
+        case "drain":
+            _drain(name, options)
         case "lease":
             _lease(name, options)
     return Exit.OK
+
+
+def _only(options: argparse.Namespace) -> str:
+    """The environment that is meant where none is named."""
+    balances = Fronts(options.root).names() and not environments(options.root)
+    if options.verb == "drain" or (options.verb == "status" and balances):
+        return only_front(options.root)
+    return only_environment(options.root)
 
 
 def _deploy(name: str, options: argparse.Namespace) -> Deploy:
@@ -308,6 +337,17 @@ def _maintenance(name: str, options: argparse.Namespace) -> None:
     done = "answers 503 now, its health apart" if options.wanted == "on" else "answers again"
     already = "" if answer["changed"] else " already"
     _tell(options, answer, f"{name}{already} {done}.")
+
+
+def _drain(name: str, options: argparse.Namespace) -> None:
+    drained = Drained(
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        by=options.by or os.environ.get("SUDO_USER") or getpass.getuser(),
+        reason=options.reason,
+    )
+    wanted = drained if options.wanted == "on" else None
+    answer = Fronts(options.root).drain(name, options.host, wanted, force=options.force, check=options.check)
+    _tell(options, answer, answer["msg"])
 
 
 def _lease(name: str, options: argparse.Namespace) -> None:

@@ -197,6 +197,11 @@ class Service(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
         return self.publish if self.publish is not None else self.port
 
     @property
+    def public(self) -> bool:
+        """Whether it is reached under a name of its own."""
+        return self.port is not None and bool(self.route.hosts)
+
+    @property
     def uid_gid(self) -> tuple[int, int]:
         """`user` as numbers. Raises ValueError when it is not `uid:gid`."""
         uid, _, gid = self.user.partition(":")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     # The controller lays out tables too, and what looks at Docker takes it 0.1 s to import.
+    from slipway.front import FrontStatus, HostStatus
     from slipway.status import Run, ServiceStatus, Status
 
 
@@ -75,6 +76,24 @@ def _services(services: Mapping[str, ServiceStatus]) -> str:
             for name, service in services.items()
         ],
     )
+
+
+def front_text(found: FrontStatus) -> str:
+    """The answer of `slipway status` on a host of the edge tier."""
+    verdict = "healthy" if found.healthy else f"NOT HEALTHY: {found.complaint}"
+    rows = [[host, one.address, _state(one), one.since[:19] or "-"] for host, one in found.hosts.items()]
+    return "\n\n".join(
+        [
+            table(["NAME", "NAMES", "VERDICT"], [[found.name, " ".join(found.names), verdict]]),
+            table(["APP HOST", "ADDRESS", "STATE", "DRAINED (UTC)"], rows),
+        ]
+    )
+
+
+def _state(host: HostStatus) -> str:
+    if host.since:
+        return f"drained by {host.by}" + (f": {host.reason}" if host.reason else "")
+    return host.complaint or "answers"
 
 
 def history_text(runs: Sequence[Run]) -> str:

@@ -11,9 +11,13 @@ end at the entry, which stays as it is, and each of its requests reaches the swi
         entry/<name>.caddy          an environment's names, paths, certificates and limits
         entry/_unknown.caddy        what answers for names that no site has, where the public entry is open at all
         switch/<name>.caddy         where an environment's services are; its first line names the release
+        front/<name>.json           on a host of the edge tier alone: what it balances (`slipway.front`)
         certificates/<name>/        0400: what `own` certificates and private ACME servers need
         logs/<name>.log             access log: JSON, one line a request, no header and no query string
         run/                        sockets: the admin API of both, and the switch's own, one for each service
+
+A host of the **edge tier** has the same two: there the switch knows where the app hosts are instead of where a release
+is, and an app host's entry offers its services to the tier on a private address instead of to the public.
 
 Source: Caddy 2.6, https://caddyserver.com/docs/api.
 """
@@ -53,11 +57,18 @@ TRY_AGAIN = "50ms"
 KEEP_ALIVE = "4s"
 """How long an idle connection to an application is used again: shorter than the five seconds after which usual
 servers close it, since a request on a connection that is being closed would be lost."""
+DIAL = 1.0
+"""Seconds that connecting may take."""
 SIT_OUT = "2s"
 """How long a replica that could not be reached gets no request, where there are others."""
 
+SWITCH_PATIENCE = "60s"
+"""How long a request waits at the entry for a switch that is being replaced, as the template of the entry says too."""
+FORWARDED = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
+
 _HEAD = "# Written by slipway, which writes it anew at the next deploy.\n"
 _RELEASE = re.compile(r"# release ([0-9a-f]+)\n")
+_TIER = re.compile(r"^# tier (\S+) for (\S.*)$", re.MULTILINE)
 _PUBLIC = re.compile(r"^(https?)://[^:\s]", re.MULTILINE)
 
 Upstreams = Mapping[str, Sequence[str]]
@@ -73,6 +84,15 @@ class Maintenance(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: int
 
 
+class Tier(msgspec.Struct, frozen=True, kw_only=True):
+    """The edge tier that stands before this app host."""
+
+    address: str
+    """Of this host: where the tier, and nobody else, is answered."""
+    edges: tuple[str, ...]
+    """The addresses that its hosts come from."""
+
+
 # --- The text of a site -------------------------------------------------------------------------------------------
 
 
@@ -83,24 +103,50 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     switch: str
 
 
-def site(manifest: Manifest, upstreams: Upstreams, maintenance: Maintenance | None = None) -> Site:
+def site(
+    manifest: Manifest, upstreams: Upstreams, maintenance: Maintenance | None = None, tier: Tier | None = None
+) -> Site:
     """Lay out the site of a release: every service that has a port, on loopback and under its public names.
 
-    In maintenance everything answers 503 with a page, but for each service's own health path. Values are taken as
-    they are: `slipway.inventory` has refused whatever could mean something else in a Caddyfile.
+    Where there is an edge tier, it has the names, and this host answers it on its private address. In
+    maintenance everything answers 503 with a page, but for each service's own health path. Values are taken as they
+    are: `slipway.inventory` has refused whatever could mean something else in a Caddyfile.
     """
     services = {name: spec for name, spec in manifest.services.items() if spec.port is not None}
     blocks = [_switched(manifest, spec, upstreams[name], maintenance) for name, spec in services.items()]
     return Site(
-        entry="\n".join([_HEAD, *_entry(manifest, services)]),
+        entry="\n".join([_HEAD, *_entry(manifest, services, tier)]),
         switch="\n".join([f"# release {manifest.id}\n{_HEAD}", *blocks]),
     )
+
+
+def balanced(manifest: Manifest, hosts: Sequence[str]) -> Site:
+    """Lay out the site of the edge tier: the names of every service that has some, over these app hosts.
+
+    Of `manifest` only the name, the contract and the fingerprints of certificates count. Without hosts everything is
+    answered with 503.
+    """
+    services = {name: spec for name, spec in manifest.services.items() if spec.public}
+    blocks = [
+        _block(
+            f"http://:{spec.host_port}", [_socket(spec), *_over([f"{host}:{spec.host_port}" for host in hosts], spec)]
+        )
+        for spec in services.values()
+    ]
+    return Site(
+        entry="\n".join([_HEAD, *_entry(manifest, services)]),
+        switch="\n".join([_HEAD, *blocks]),
+    )
+
+
+def _socket(spec: Service) -> str:
+    return f"bind unix/{SOCKETS}/{spec.host_port}.sock"
 
 
 def _switched(manifest: Manifest, spec: Service, upstreams: Sequence[str], maintenance: Maintenance | None) -> str:
     """What the switch does with a request to this service, whichever way it came in."""
     where = [
-        f"bind unix/{SOCKETS}/{spec.host_port}.sock",
+        _socket(spec),
         # Two releases that are reached alike are still two: Caddy passes over a configuration that it has already.
         f"vars release {manifest.id}",
     ]
@@ -110,11 +156,35 @@ def _switched(manifest: Manifest, spec: Service, upstreams: Sequence[str], maint
 
 
 def _proxy(spec: Service, upstreams: Sequence[str]) -> list[str]:
+    return _to(upstreams, spec, KEEP_ALIVE)
+
+
+def _over(upstreams: Sequence[str], spec: Service) -> list[str]:
+    """What the tier does with a request: to a host that answers its checks, on a connection for this request alone.
+
+    On one that is kept a request would be lost with a host that vanished; connecting to another costs nobody anything.
+    """
+    if not upstreams:
+        return ["respond 503"]
+    checks = []
+    if spec.health:
+        checks = [
+            f"health_uri {spec.health.path}",
+            f"health_interval {_seconds(spec.health.interval)}",
+            f"health_timeout {_seconds(spec.health.timeout)}",
+            f"health_status {spec.health.status}",
+            # As of a client on the edge host itself.
+            *_lines("health_headers", ["X-Forwarded-For 127.0.0.1", "X-Forwarded-Proto http"]),
+        ]
+    return _to(upstreams, spec, "off", checks)
+
+
+def _to(upstreams: Sequence[str], spec: Service, keepalive: str, checks: Sequence[str] = ()) -> list[str]:
     several = [f"fail_duration {SIT_OUT}"] if len(upstreams) > 1 else []
     transport = [
-        "dial_timeout 1s",
+        f"dial_timeout {DIAL:g}s",
         f"response_header_timeout {_seconds(spec.route.answer_timeout)}",
-        f"keepalive {KEEP_ALIVE}",
+        f"keepalive {keepalive}",
     ]
     options = [
         "import forwarded",
@@ -122,6 +192,7 @@ def _proxy(spec: Service, upstreams: Sequence[str]) -> list[str]:
         f"lb_try_duration {_seconds(spec.route.patience)}",
         f"lb_try_interval {TRY_AGAIN}",
         *several,
+        *checks,
         *_lines("transport http", transport),
     ]
     return _lines(f"reverse_proxy {' '.join(upstreams)}", options)
@@ -138,12 +209,15 @@ def _closed(spec: Service, upstreams: Sequence[str], maintenance: Maintenance) -
     return [*health, *_lines("handle", answer)]
 
 
-def _entry(manifest: Manifest, services: Mapping[str, Service]) -> Iterator[str]:
+def _entry(manifest: Manifest, services: Mapping[str, Service], tier: Tier | None = None) -> Iterator[str]:
     for name, spec in services.items():
         yield _accepted(manifest, name, spec)
     for name, spec in services.items():
         address = f"http://:{spec.host_port}"
         yield _block(address, ["bind 127.0.0.1", _site(manifest), f"import {_reference(manifest, name)}"])
+    if tier:
+        yield from (_offered(manifest, spec, tier) for spec in services.values() if spec.public)
+        return
     hosts: dict[str, dict[str, Service]] = {}
     for name, spec in services.items():
         for host in spec.route.hosts:
@@ -154,16 +228,46 @@ def _entry(manifest: Manifest, services: Mapping[str, Service]) -> Iterator[str]
 
 def _accepted(manifest: Manifest, name: str, spec: Service) -> str:
     """What the entry does with a request to this service, before the switch sees it."""
+    return _block(f"({_reference(manifest, name)})", [*_limited(spec), f"import switch {spec.host_port}"])
+
+
+def _offered(manifest: Manifest, spec: Service, tier: Tier) -> str:
+    """Where the hosts of the edge tier reach this service, and nobody else does.
+
+    Who the client is was seen by them. Their health checks, which ask for the address instead of a name, are not worth
+    a line of the access log; no client's request does that, since the tier knows names alone.
+    """
+    checks = []
+    if spec.health:
+        checked = [f"host {tier.address}", f"path {spec.health.path.partition('?')[0]}"]
+        checks = [*_lines("@check", checked), "skip_log @check"]
+    switch = [
+        *(f"header_up {field} {{http.request.header.{field}}}" for field in FORWARDED),
+        f"lb_try_duration {SWITCH_PATIENCE}",
+        f"lb_try_interval {TRY_AGAIN}",
+        *_lines("transport http", ["keepalive off"]),
+    ]
+    inner = [
+        f"bind {tier.address}",
+        _site(manifest),
+        f"@stranger not remote_ip {' '.join(tier.edges)}",
+        "respond @stranger 403",
+        *checks,
+        *_limited(spec),
+        *_lines(f"reverse_proxy unix/{SOCKETS}/{spec.host_port}.sock", switch),
+    ]
+    return _block(f"http://:{spec.host_port}", inner)
+
+
+def _limited(spec: Service) -> list[str]:
     limit = spec.route.max_body_bytes
     length = "{header.Content-Length}"
-    inner = [
+    return [
         # Before a byte of it is passed on. What comes without a length is counted, and ends in the site's own 413.
         f'@large expression `{length} != "" && int({length}) > {limit}`',
         "respond @large 413",
         *_lines("request_body", [f"max_size {limit}"]),
-        f"import switch {spec.host_port}",
     ]
-    return _block(f"({_reference(manifest, name)})", inner)
 
 
 def _public(manifest: Manifest, host: str, services: Mapping[str, Service]) -> Iterator[str]:
@@ -304,7 +408,7 @@ class Caddy:
         # Caddy 2.6 closes only some of the listeners that it has opened when another one turns out taken. The rest
         # would go on beside its own, and answer some of the requests by a configuration that it refused.
         for address in sorted(_listeners(wanted)):
-            if _port(address) not in map(_port, _listeners(loaded)):
+            if not any(_overlap(address, other) for other in _listeners(loaded)):
                 _need_free(address)
         self._ask("POST", "/load")
         return True
@@ -348,8 +452,18 @@ def _port(address: str) -> int:
     return int(address.rpartition(":")[2])
 
 
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one of two addresses that are listened on is in the way of the other."""
+    hosts = {_host(one), _host(other)}
+    return _port(one) == _port(other) and (len(hosts) == 1 or bool(hosts & {"", "0.0.0.0", "::"}))  # noqa: S104
+
+
 def _need_free(address: str) -> None:
-    host = address.rpartition(":")[0].strip("[]")
+    host = _host(address)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -390,6 +504,12 @@ class Edge:
         entry, switch = (_read(path) for path in self._files(name))
         return Site(entry=entry.decode(), switch=switch.decode()) if entry is not None and switch is not None else None
 
+    def tier(self) -> Tier | None:
+        """The edge tier that stands before this host, as its main file says; None where there is none."""
+        main = _read(self._folder / "entry.caddyfile") or b""
+        match = _TIER.search(main.decode())
+        return Tier(address=match[1], edges=tuple(match[2].split())) if match else None
+
     def answering(self, port: int) -> str | None:
         """The environment that the edge answers for on this loopback port, or None."""
         for path in _within(self._folder / "switch"):
@@ -397,14 +517,25 @@ class Edge:
                 return path.stem
         return None
 
+    def front(self, name: str) -> Path:
+        """What `slipway.front` knows of an environment that this host balances."""
+        return self._folder / "front" / f"{name}.json"
+
     def log(self, name: str) -> Path:
         """The environment's access log."""
         return self._folder / "logs" / f"{name}.log"
 
-    def apply(self, name: str, wanted: Site, certificates: Mapping[str, bytes] | None = None) -> None:
+    def apply(
+        self,
+        name: str,
+        wanted: Site,
+        certificates: Mapping[str, bytes] | None = None,
+        beside: Mapping[Path, bytes] | None = None,
+    ) -> None:
         """Make `wanted` the site of an environment, and let the edge load it.
 
-        `certificates` are the files that its `tls` names, as :func:`certificates` finds them in a release folder.
+        `certificates` are the files that its `tls` names, as :func:`certificates` finds them in a release folder;
+        `beside` are further files that are written with the site, or not at all.
         When the edge refuses the site, or does not answer, the files before are put back and the error is raised.
         Caddy answers a moment before its old listener is closed: a request of the next few milliseconds may still be
         served by what was there before.
@@ -413,10 +544,14 @@ class Edge:
             raise SlipwayError("There is no edge on this host.", "Run playbooks/edge.yml for it.")
         entry, switch = self._files(name)
         folder = self._certificates(name)
-        files: dict[Path, bytes | None] = dict.fromkeys(_within(folder))
+        files: dict[Path, bytes | None] = {**dict.fromkeys(_within(folder)), **(beside or {})}
         files |= {folder / file: content for file, content in (certificates or {}).items()}
         with hold(self._folder):
             self._change({**files, entry: wanted.entry.encode(), switch: wanted.switch.encode()})
+
+    def certificates(self, name: str) -> dict[str, bytes]:
+        """The files that an environment's `tls` names, as they lie here."""
+        return {path.name: path.read_bytes() for path in _within(self._certificates(name))}
 
     def hold(self, name: str) -> None:
         """Let requests for an environment wait at the entry, for a minute at most, until :meth:`apply` says where to.
@@ -439,10 +574,13 @@ class Edge:
         if not self.exists():
             return
         folder = self._certificates(name)
+        files = [*self._files(name), self.front(name), *_within(folder)]
         with hold(self._folder):
-            self._change(dict.fromkeys([*self._files(name), *_within(folder)]), may_be_stopped=True)
-            with suppress(FileNotFoundError):
-                folder.rmdir()
+            self._change(dict.fromkeys(files), may_be_stopped=True)
+            for gone in (folder, self.front(name).parent):
+                # Others may have something in there.
+                with suppress(OSError):
+                    gone.rmdir()
 
     def agrees(self) -> bool:
         """Whether the edge runs what its files say. Raises :class:`UnreachableError` when it does not run."""

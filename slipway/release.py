@@ -82,22 +82,22 @@ def read_manifest(data: bytes) -> Manifest:
     Another version of the kit may have written it, and a release that serves must stay readable: keys that this
     version does not know are passed over, where an inventory's would be refused. Raises msgspec.ValidationError.
     """
-    return msgspec.convert(_known(msgspec.json.decode(data), Manifest), Manifest)
+    return msgspec.convert(known(msgspec.json.decode(data), Manifest), Manifest)
 
 
-def _known(data: Any, shape: Any) -> Any:
+def known(data: Any, shape: Any) -> Any:
     """Drop the keys of structs that `shape` does not have, at every depth."""
     inner = [argument for argument in get_args(shape) if argument is not type(None)]
     match data:
         case dict() if isinstance(shape, type) and issubclass(shape, msgspec.Struct):
             fields = {field.encode_name: field.type for field in msgspec.structs.fields(shape)}
-            return {key: _known(value, fields[key]) for key, value in data.items() if key in fields}
+            return {key: known(value, fields[key]) for key, value in data.items() if key in fields}
         case dict() if get_origin(shape) is dict:
-            return {key: _known(value, inner[1]) for key, value in data.items()}
+            return {key: known(value, inner[1]) for key, value in data.items()}
         case list() if inner:
-            return [_known(value, inner[0]) for value in data]
+            return [known(value, inner[0]) for value in data]
         case _ if isinstance(shape, UnionType):
-            return _known(data, inner[0])
+            return known(data, inner[0])
         case _:
             return data
 

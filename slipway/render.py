@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 from typing import Any
 
@@ -119,6 +120,24 @@ def finish(rendered: dict[str, Any], compose_text: str, key: str) -> dict[str, A
             "files": [{name: value for name, value in file.items() if name != "content"} for file in files],
         },
         "contents": {file["path"]: file["content"] for file in files},
+    }
+
+
+def front(services: object, *, name: str, key: str) -> dict[str, Any]:
+    """What a host of the edge tier is told of an environment: the contract of every service that has names.
+
+    The answer holds `front`, which has no secret in it and may be logged, and `certificates`, file -> text, which may
+    not. `services`, `name` and `key` are as in :func:`render`. Raises msgspec.ValidationError.
+    """
+    public = {service: spec for service, spec in decode_services(services).items() if spec.public}
+    files = [file for service, spec in public.items() for file in _edge_files(service, spec)]
+    return {
+        "front": {
+            "name": name,
+            "services": {service: msgspec.to_builtins(_without_secrets(spec)) for service, spec in public.items()},
+            "fingerprints": {file.path: fingerprint(key, file.content) for file in files},
+        },
+        "certificates": {posixpath.basename(file.path): file.content for file in files},
     }
 
 

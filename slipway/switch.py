@@ -44,7 +44,9 @@ class Traffic:
     def send_to(self, manifest: Manifest) -> None:
         """Send it to this release. Raises :class:`SlipwayError`, with everything as it was."""
         if wanted := self._wanted(manifest):
-            self._edge.apply(manifest.name, wanted, certificates(self._store.path(manifest.id)))
+            # Where there is an edge tier, it ends TLS, and no key has to lie here too.
+            files = {} if self._edge.tier() else certificates(self._store.path(manifest.id))
+            self._edge.apply(manifest.name, wanted, files)
         else:
             self._edge.remove(manifest.name)
 
@@ -55,7 +57,7 @@ class Traffic:
         for one in instances(manifest.services):
             if where and (port := manifest.services[one.service].port):
                 upstreams.setdefault(one.service, []).append(f"{where[one.name]}:{port}")
-        return site(manifest, upstreams, self.maintenance()) if upstreams else None
+        return site(manifest, upstreams, self.maintenance(), self._edge.tier()) if upstreams else None
 
     def maintenance(self) -> Maintenance | None:
         """What users are told while they are kept out; None while they are not."""

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from slipway.contract import Health, Route, Service, Tls
-from slipway.edge import Edge, Maintenance, certificates, page, site
+from slipway.edge import Edge, Maintenance, Tier, _overlap, balanced, certificates, page, site
 from slipway.errors import SlipwayError
 from slipway.release import Manifest
 
@@ -225,6 +225,150 @@ def test_the_largest_request_is_said_in_bytes(size: str, limit: int) -> None:
     text = entry(api=routed(max_body=size))
     assert f"max_size {limit}\n" in text
     assert f"> {limit}`" in text
+
+
+# --- an edge tier before the host ---------------------------------------------------------------------------------
+
+TIER = Tier(address="10.0.0.11", edges=("10.0.0.2", "10.0.0.3"))
+NAMED = service(route=Route(hosts=["shop.example"], tls=Tls(mode="internal")))
+
+
+def test_without_a_tier_nothing_of_it_is_in_a_site() -> None:
+    upstreams = {"api": ["10.207.0.2:8000"]}
+    assert site(manifest(api=NAMED), upstreams) == site(manifest(api=NAMED), upstreams, None, None)
+    text = "".join(msgspec.structs.astuple(site(manifest(api=NAMED), upstreams)))
+    assert not [word for word in ("remote_ip", "skip_log", "health_uri", "bind 10.") if word in text]
+
+
+def test_an_app_host_offers_what_has_names_to_the_tier_instead_of_to_the_public() -> None:
+    text = site(manifest(api=NAMED), {"api": ["10.207.0.2:8000"]}, None, TIER).entry
+    assert (
+        text
+        == entry(api=API)
+        + """
+http://:4100 {
+	bind 10.0.0.11
+	import site shop
+	@stranger not remote_ip 10.0.0.2 10.0.0.3
+	respond @stranger 403
+	@check {
+		host 10.0.0.11
+		path /ready
+	}
+	skip_log @check
+	@large expression `{header.Content-Length} != "" && int({header.Content-Length}) > 16000000`
+	respond @large 413
+	request_body {
+		max_size 16000000
+	}
+	reverse_proxy unix//run/caddy/4100.sock {
+		header_up X-Forwarded-For {http.request.header.X-Forwarded-For}
+		header_up X-Forwarded-Host {http.request.header.X-Forwarded-Host}
+		header_up X-Forwarded-Proto {http.request.header.X-Forwarded-Proto}
+		lb_try_duration 60s
+		lb_try_interval 50ms
+		transport http {
+			keepalive off
+		}
+	}
+}
+"""
+    )
+
+
+def test_what_has_no_names_is_not_the_tiers_business() -> None:
+    assert site(manifest(api=API), {"api": ["10.207.0.2:8000"]}, None, TIER).entry == entry(api=API)
+    assert balanced(manifest(api=API), ["10.0.0.11"]) == balanced(manifest(), ["10.0.0.11"])
+
+
+def test_a_switch_is_the_same_with_a_tier_and_without() -> None:
+    upstreams = {"api": ["10.207.0.2:8000"]}
+    assert (
+        site(manifest(api=NAMED), upstreams, CLOSED, TIER).switch == site(manifest(api=NAMED), upstreams, CLOSED).switch
+    )
+
+
+def test_the_tier_has_the_entry_of_a_single_host() -> None:
+    assert balanced(manifest(api=NAMED), ["10.0.0.11"]).entry == entry(api=NAMED)
+
+
+def test_the_tier_sends_requests_to_hosts_that_answer_their_checks() -> None:
+    named = service(route=NAMED.route, health=Health(path="/ready?deep=1", status=204, interval=5, timeout=1.5))
+    assert (
+        balanced(manifest(api=named), ["10.0.0.11", "10.0.0.12"]).switch
+        == """\
+# Written by slipway, which writes it anew at the next deploy.
+
+http://:4100 {
+	bind unix//run/caddy/4100.sock
+	reverse_proxy 10.0.0.11:4100 10.0.0.12:4100 {
+		import forwarded
+		lb_policy round_robin
+		lb_try_duration 5s
+		lb_try_interval 50ms
+		fail_duration 2s
+		health_uri /ready?deep=1
+		health_interval 5s
+		health_timeout 1.5s
+		health_status 204
+		health_headers {
+			X-Forwarded-For 127.0.0.1
+			X-Forwarded-Proto http
+		}
+		transport http {
+			dial_timeout 1s
+			response_header_timeout 60s
+			keepalive off
+		}
+	}
+}
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("hosts", "health", "there", "absent"),
+    [
+        (["10.0.0.11"], True, ["health_uri"], ["fail_duration"]),
+        (["10.0.0.11", "10.0.0.12"], False, ["fail_duration"], ["health_"]),
+        ([], True, ["respond 503"], ["reverse_proxy"]),
+    ],
+)
+def test_the_tier_checks_what_it_can(hosts: list[str], health: bool, there: list[str], absent: list[str]) -> None:
+    named = service(route=NAMED.route, health=API.health if health else None)
+    text = balanced(manifest(api=named), hosts).switch
+    assert [word for word in there if word in text] == there
+    assert not [word for word in absent if word in text]
+
+
+@pytest.mark.parametrize(
+    ("main", "tier"),
+    [
+        ("{\n}\n", None),
+        ("# tier 10.0.0.11 for 10.0.0.2 10.0.0.3\n{\n}\n", TIER),
+        ("# tier 10.0.0.11 for \n{\n}\n", None),
+    ],
+)
+def test_an_app_host_knows_of_a_tier_from_its_main_file(main: str, tier: Tier | None, tmp_path: Path) -> None:
+    assert Edge(tmp_path).tier() is None
+    (tmp_path / "edge").mkdir()
+    (tmp_path / "edge" / "entry.caddyfile").write_text(main)
+    assert Edge(tmp_path).tier() == tier
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", True),
+        ("0.0.0.0:80", "127.0.0.1:80", True),
+        ("127.0.0.1:80", ":80", True),
+        ("[::]:80", "127.0.0.1:80", True),
+        ("10.0.0.11:4100", "127.0.0.1:4100", False),
+        ("127.0.0.1:80", "127.0.0.1:81", False),
+    ],
+)
+def test_addresses_are_in_each_others_way_or_not(one: str, other: str, overlap: bool) -> None:
+    assert _overlap(one, other) is _overlap(other, one) is overlap
 
 
 # --- maintenance --------------------------------------------------------------------------------------------------

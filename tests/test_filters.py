@@ -93,3 +93,57 @@ def test_the_engines_key_changes_with_each_of_its_sources_and_with_nothing_else(
         path.write_text(text)
     (tmp_path / "slipway" / "new.py").write_text("")
     assert key(str(tmp_path)) != before
+
+
+ADDRESSES = {"app1": "10.0.0.11", "app2": "10.0.0.12", "edge1": "10.0.0.2", "edge2": "10.0.0.3"}
+
+
+@pytest.mark.parametrize(
+    ("groups", "balancers"),
+    [
+        ({"app": ["app1"]}, []),
+        ({"app": ["app1"], "edge": []}, []),
+        ({"app": ["app1"], "edge": ["app1"]}, []),
+        ({"app": ["app1"], "edge": ["app1", "edge1"]}, ["edge1"]),
+        ({"edge": ["edge1"]}, ["edge1"]),
+    ],
+)
+def test_the_edge_tier_is_the_hosts_that_are_no_app_hosts(
+    groups: dict[str, list[str]], balancers: list[str], filters: dict[str, Any]
+) -> None:
+    assert filters["slipway_balancers"](groups) == balancers
+
+
+@pytest.mark.parametrize(
+    ("host", "balancers", "tier"),
+    [
+        ("app1", [], ""),
+        ("edge1", ["edge1", "edge2"], ""),
+        ("app1", ["edge1", "edge2"], "10.0.0.11 for 10.0.0.2 10.0.0.3"),
+    ],
+)
+def test_an_app_host_is_told_of_the_tier(host: str, balancers: list[str], tier: str, filters: dict[str, Any]) -> None:
+    assert filters["slipway_tier"](ADDRESSES, balancers, host) == tier
+
+
+@pytest.mark.parametrize("address", ["", "app1.example", "10.0.0.11/24", "fd00::1", "10.0.0.011"])
+def test_a_host_without_a_private_address_is_named(address: str, filters: dict[str, Any]) -> None:
+    assert filters["slipway_unreachable"]({}) == []
+    assert filters["slipway_unreachable"](ADDRESSES) == []
+    assert filters["slipway_unreachable"]({**ADDRESSES, "app2": address}) == ["app2"]
+
+
+def test_the_tier_is_told_of_what_has_names_and_secrets_stay_apart(
+    services: dict[str, Any], filters: dict[str, Any]
+) -> None:
+    services["worker"] = {"image": "r/worker", "tag": "1", "user": "1:1"}
+    assert filters["slipway_front"](services, "shop", "k" * 32)["front"]["services"] == {}
+    services["api"]["route"] = {"hosts": ["shop.example"], "tls": {"mode": "own", "certificate": "C", "key": "geheim"}}
+    told = filters["slipway_front"](services, "shop", "k" * 32)
+    assert list(told["front"]["services"]) == ["api"]
+    assert told["certificates"] == {"api.crt": "C", "api.key": "geheim"}
+    assert list(told["front"]["fingerprints"]) == ["edge/api.crt", "edge/api.key"]
+    assert "geheim" not in str(told["front"])
+    services["api"]["colour"] = "red"
+    with pytest.raises(AnsibleFilterError, match="colour"):
+        filters["slipway_front"](services, "shop", "k" * 32)

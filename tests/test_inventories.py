@@ -124,6 +124,10 @@ def test_production_has_its_machines_by_groups() -> None:
         "database": 1,
         "edge": 1,
     }
+    known = groups["_meta"]["hostvars"]
+    private = [known[host].get("host_private_address") for name in ("app", "edge") for host in groups[name]["hosts"]]
+    assert all(private), "the edge tier and the machines behind it would not find each other"
+    assert len(set(private)) == 4
 
 
 @pytest.mark.parametrize("name", ["local", *ENVIRONMENTS])

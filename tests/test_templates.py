@@ -10,6 +10,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
+from slipway.edge import Edge, Tier
 from slipway.render import render
 
 KIT = Path(__file__).parents[1]
@@ -73,7 +74,7 @@ def test_a_variable_that_is_not_there_is_an_error() -> None:
 @pytest.mark.parametrize("template", EDGE, ids=lambda path: path.name)
 def test_the_edge_is_laid_out_from_the_defaults_of_its_role(template: Path) -> None:
     defaults = yaml.safe_load((KIT / "roles/edge/defaults/main.yml").read_text())
-    variables = {**defaults, "__edge_image": "registry.example/slipway/edge@sha256:1"}
+    variables = {**defaults, "__edge_image": "registry.example/slipway/edge@sha256:1", "__edge_tier": ""}
     text = Templar(loader=DataLoader(), variables=variables).template(trust_as_template(template.read_text()))
     assert "{{" not in text
     if template.name == "compose.yml.j2":
@@ -89,3 +90,27 @@ def test_the_edge_is_laid_out_from_the_defaults_of_its_role(template: Path) -> N
 def test_an_edge_without_its_variables_is_an_error(template: Path) -> None:
     with pytest.raises(Exception, match="is undefined"):
         Templar(loader=DataLoader(), variables={}).template(trust_as_template(template.read_text()))
+
+
+def entry(tier: str) -> str:
+    defaults = yaml.safe_load((KIT / "roles/edge/defaults/main.yml").read_text())
+    template = (KIT / "compose/edge/entry.caddyfile.j2").read_text()
+    text: str = Templar(loader=DataLoader(), variables={**defaults, "__edge_tier": tier}).template(
+        trust_as_template(template)
+    )
+    return text
+
+
+def test_without_an_edge_tier_the_entry_is_what_it_always_was() -> None:
+    lines = entry("").splitlines()
+    assert lines[1] == "{"
+    assert "tier" not in entry("")
+
+
+def test_with_an_edge_tier_the_entry_says_where_it_is_and_nothing_else_differs(tmp_path: Path) -> None:
+    text = entry("10.0.0.11 for 10.0.0.2 10.0.0.3")
+    first, _, _, *rest = text.splitlines()
+    assert [first, *rest] == entry("").splitlines()
+    (tmp_path / "edge").mkdir()
+    (tmp_path / "edge" / "entry.caddyfile").write_text(text)
+    assert Edge(tmp_path).tier() == Tier(address="10.0.0.11", edges=("10.0.0.2", "10.0.0.3"))

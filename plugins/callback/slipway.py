@@ -52,6 +52,8 @@ FAIL = "ansible.builtin.fail"
 LOOKS = ("slipway_history", "slipway_status")
 """Actions that ask how things are: that a host does not answer is part of what they find, and a later task says so."""
 SAID_BY = (
+    "slipway_drain",
+    "slipway_front",
     "slipway_images",
     "slipway_release",
     "slipway_revoke",
@@ -371,7 +373,9 @@ def _said(result: Any) -> str:
         return ""
     if result.task.action == DEBUG and result.task_fields["args"].get("verbosity", 0) > 0:
         return ""
-    return str(result.result.get("msg") or "")
+    # Of a task that was repeated, what each time had to say, once.
+    each = [one for one in result.result.get("results") or [result.result] if not one.get("skipped")]
+    return " ".join(dict.fromkeys(str(one["msg"]) for one in each if one.get("msg")))
 
 
 def _on_board(task: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import ipaddress
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -103,6 +104,42 @@ def slipway_render(services: object, name: str, environment: str, digests: dict[
         raise AnsibleFilterError(str(error)) from error
 
 
+def slipway_front(services: object, name: str, key: str) -> dict[str, Any]:
+    """What a host of the edge tier is told of an environment; see slipway.render."""
+    try:
+        return render.front(services, name=name, key=key)
+    except msgspec.ValidationError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def slipway_balancers(groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """The hosts of the edge tier: those of the group `edge` that are no app hosts, and have an edge anyhow."""
+    return [host for host in groups.get("edge", []) if host not in groups.get("app", [])]
+
+
+def slipway_tier(addresses: Mapping[str, str], balancers: Sequence[str], host: str) -> str:
+    """What the edge of an app host is told of the tier before it; empty where there is none.
+
+    `addresses` maps each of the hosts to its private address.
+    """
+    if not balancers or host in balancers:
+        return ""
+    return f"{addresses[host]} for {' '.join(addresses[one] for one in balancers)}"
+
+
+def slipway_unreachable(addresses: Mapping[str, str]) -> list[str]:
+    """The hosts of `addresses` that have no IPv4 address there."""
+    return [host for host, address in addresses.items() if not _is_address(address)]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def slipway_finish(rendered: dict[str, Any], compose_text: str, key: str) -> dict[str, Any]:
     """Join the laid-out Compose file to a rendered release; see slipway.render."""
     return render.finish(rendered, compose_text, key)
@@ -124,13 +161,17 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Names the filters of this file."""
         filters = (
+            slipway_balancers,
             slipway_engine_key,
             slipway_finish,
+            slipway_front,
             slipway_newest_tag,
             slipway_ports,
             slipway_problems,
             slipway_render,
             slipway_tag_strategy,
+            slipway_tier,
+            slipway_unreachable,
             slipway_wanted_images,
         )
         return {function.__name__: on_plain_data(function) for function in filters}

@@ -106,8 +106,10 @@ def app() -> Iterator[str]:
 class Stack:
     """The edge's stack, from the templates and defaults that the role has."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, name: str = NAME) -> None:
         self.root = root
+        self.name = name
+        self.project = f"slipway-{name}"
         self.metrics = free_port()
         self.edge = Edge(root)
         self._variables: dict[str, Any] = {
@@ -115,6 +117,7 @@ class Stack:
             "edge_bind_addresses": [ADDRESS],
             "edge_metrics_port": self.metrics,
             "__edge_image": edge_image(),
+            "__edge_tier": "",
         }
 
     def request(self, state: str = "present", **variables: Any) -> StackRequest:
@@ -122,11 +125,12 @@ class Stack:
 
         def laid_out(path: str) -> str:
             text = str(templar.template(trust_as_template((KIT / "compose/edge" / f"{path}.j2").read_text())))
-            return text.replace("slipway-edge", PROJECT).replace("org.slipway.name: edge", f"org.slipway.name: {NAME}")
+            named = text.replace("slipway-edge", self.project)
+            return named.replace("org.slipway.name: edge", f"org.slipway.name: {self.name}")
 
         main = ("entry", "switch")
         return StackRequest(
-            name=NAME,
+            name=self.name,
             files=[
                 StackFile(path=path, content=laid_out(path))
                 for path in ("compose.yml", *(f"{caddy}.caddyfile" for caddy in main))
@@ -140,20 +144,26 @@ class Stack:
         return stack.run(self.request(state, **variables), self.root)
 
     def containers(self) -> list[str]:
-        return sorted(docker("ps", "--quiet", "--no-trunc", "--filter", f"name=^{PROJECT}-").split())
+        return sorted(docker("ps", "--quiet", "--no-trunc", "--filter", f"name=^{self.project}-").split())
+
+
+@contextmanager
+def stack_of(root: Path, name: str, **variables: Any) -> Iterator[Stack]:
+    """An edge of its own, which leaves nothing behind."""
+    (root / name).mkdir(mode=0o700)
+    (root / "edge").symlink_to(name)
+    made = Stack(root, name)
+    made.run(**variables)
+    yield made
+    made.run("absent")
+    assert not docker("ps", "--all", "--quiet", "--filter", f"name=^{made.project}-")
+    assert not docker("volume", "ls", "--quiet", "--filter", f"name=^{made.project}")
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    root = tmp_path_factory.mktemp("srv")
-    (root / NAME).mkdir(mode=0o700)
-    (root / "edge").symlink_to(NAME)
-    made = Stack(root)
-    made.run()
-    yield made
-    made.run("absent")
-    assert not docker("ps", "--all", "--quiet", "--filter", f"name=^{PROJECT}-")
-    assert not docker("volume", "ls", "--quiet", "--filter", f"name=^{PROJECT}")
+    with stack_of(tmp_path_factory.mktemp("srv"), NAME) as made:
+        yield made
 
 
 @pytest.fixture
@@ -244,8 +254,10 @@ class Load:
     CLIENTS = 5
     PAUSE = 0.05
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, host: str = "") -> None:
         self._port = port
+        self._headers = {"Host": host} if host else {}
+        self._address = ADDRESS if host else "127.0.0.1"
         self._end = threading.Event()
         self._threads = [threading.Thread(target=self._run) for _ in range(self.CLIENTS)]
         self.failures: list[str] = []
@@ -265,11 +277,11 @@ class Load:
             thread.join()
 
     def _run(self) -> None:
-        made = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        made = http.client.HTTPConnection(self._address, self._port, timeout=10)
         while not self._end.wait(self.PAUSE):
             self.connections += made.sock is None
             try:
-                made.request("GET", "/")
+                made.request("GET", "/", headers=self._headers)
                 answer = made.getresponse()
                 answer.read()
                 self.answers += 1
