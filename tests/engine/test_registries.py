@@ -509,7 +509,7 @@ class Play:
         assert '"/opt/slipway/venv/bin/slipway"' in front.read_text()
         front.write_text(front.read_text().replace("/opt/slipway/venv/bin/slipway", str(engine)))
         host = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
-        (folder / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"here": host}}}))
+        (folder / "hosts.yml").write_text(json.dumps({"app": {"hosts": {"here": host}}}))
         (folder / "play.yml").write_text(json.dumps([{"hosts": "all", "gather_facts": False, **does}]))
         (folder / "group_vars").mkdir()
         self.write()
