@@ -28,6 +28,7 @@ from slipway.front import Drained, FrontRequest, Fronts, front_status, only_fron
 from slipway.network import POOL
 from slipway.preflight import PreflightRequest, preflight
 from slipway.prune import KEEP
+from slipway.registries import Login
 from slipway.release import Release
 from slipway.status import HistoryRequest, StatusRequest, history, status
 from slipway.store import ROOT, Store, environments, only_environment
@@ -42,6 +43,7 @@ class StageRequest(Run):
 
     release: Release
     pool: str = POOL
+    logins: dict[str, Login] = msgspec.field(default_factory=dict)
     allow_unsafe: bool = False
     migrates: bool = True
 
@@ -74,7 +76,11 @@ def _stage(data: bytes, root: Path) -> dict[str, Any]:
     request = protocol.decode_request(data, StageRequest)
     deploy = Deploy(Store(request.release.manifest.name, root), request)
     return deploy.stage(
-        request.release, pool=request.pool, allow_unsafe=request.allow_unsafe, migrates=request.migrates
+        request.release,
+        pool=request.pool,
+        logins=request.logins,
+        allow_unsafe=request.allow_unsafe,
+        migrates=request.migrates,
     )
 
 

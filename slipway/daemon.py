@@ -3,7 +3,8 @@
 What a release is made of is changed through Compose alone (`slipway.project`). Looking is done here because it is
 the common case: a question over the socket takes milliseconds, a `docker` process a tenth of a second, and for
 one of them, what digest a tag has in the registry as the daemon sees it, there is no docker command at all. So is
-forgetting, by exact labels and references, since images belong to no Compose project.
+forgetting, by exact labels and references, since images belong to no Compose project; and so are pulling and pushing,
+because here a login goes with the call, where a `docker` process would read it from a file.
 Source: Docker Engine API v1.44, which engines from 25.0 on speak.
 """
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,17 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from slipway.errors import PreflightError
+from slipway.registries import DOCKER_HUB, Logins, authorization, refusal, registry_of
 from slipway.release import LABEL_NAME, LABEL_RELEASE
 
 SOCKET = Path("/var/run/docker.sock")
 API = "/v1.44"
 STOP_PATIENCE = 600.0
 """Seconds."""
+LOOK_PATIENCE = 60.0
+"""Seconds that a registry has to say what a tag is; the daemon itself gives up earlier in most cases."""
+MOVE_PATIENCE = 600.0
+"""Seconds without any news of a pull or a push: a large layer is checked and unpacked in silence."""
 LABEL_SERVICE = "com.docker.compose.service"
 LABEL_ONE_OFF = "com.docker.compose.oneoff"
 LABEL_PROJECT = "com.docker.compose.project"
@@ -173,33 +181,76 @@ class Daemon:
         """Remove a container, running or not; False when it was not there or is going already."""
         return self._remove(f"/containers/{quote(name)}?force=true&v=true")
 
-    def registry_digest(self, reference: str) -> str:
+    def registry_digest(self, reference: str, logins: Logins) -> str:
         """The digest that the registry has for `repository:tag`, asked for by the daemon with its own settings.
 
-        Raises :class:`PreflightError` when the tag does not exist or the registry does not answer.
+        Raises :class:`PreflightError` when the tag does not exist, or the registry does not answer, or not to that
+        login.
         """
-        status, body = self._request(f"/distribution/{quote(reference, safe='/:@')}/json", timeout=30.0)
+        path = f"/distribution/{quote(reference, safe='/:@')}/json"
+        try:
+            with self._call("GET", path, LOOK_PATIENCE, self._authorization(reference, logins)) as response:
+                status, body = response.status, json.loads(response.read() or b"{}")
+        except TimeoutError:
+            status, body = http.HTTPStatus.GATEWAY_TIMEOUT, {"message": f"no answer within {LOOK_PATIENCE:g} seconds"}
         if status == http.HTTPStatus.OK:
             return str(body["Descriptor"]["digest"])
-        registry = reference.partition("/")[0]
         reason = str(body.get("message", ""))
-        if status == http.HTTPStatus.NOT_FOUND or "manifest unknown" in reason or "not found" in reason:
-            raise PreflightError(
-                f"The image {reference} does not exist in its registry.",
-                "Push that tag, or set the tag to one that exists.",
-                details=reason,
-            )
-        if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN) or "denied" in reason:
-            raise PreflightError(
-                f"The registry {registry} does not let this host read {reference}.",
-                "Push it to a registry that needs no login: the kit does not log in yet.",
-                details=reason,
-            )
-        raise PreflightError(
-            f"The registry {registry} does not answer.",
+        raise refusal(reference, logins, status, reason) or PreflightError(
+            f"The registry {registry_of(reference)} does not answer.",
             "Start it, or check the network between it and this host, and run the play again.",
             details=reason,
         )
+
+    def pull(self, reference: str, logins: Logins) -> None:
+        """Pull `repository@digest` or `repository:tag`. Raises :class:`PreflightError` with what the registry said.
+
+        A caller that is killed takes the pull with it.
+        """
+        name, tag = _split(reference)
+        query = urlencode({"fromImage": name, "tag": tag})
+        status, reason = self._move(f"/images/create?{query}", self._authorization(reference, logins))
+        if reason:
+            raise refusal(reference, logins, status, reason) or PreflightError(
+                f"The image {reference} could not be pulled.",
+                "Check that its registry answers and still holds it, and run the play again.",
+                details=reason,
+            )
+
+    def push(self, reference: str, logins: Logins) -> None:
+        """Push `repository:tag`, as :meth:`pull` pulls."""
+        name, tag = _split(reference)
+        # Without a login the API still wants the header: `{}`.
+        header = {"X-Registry-Auth": "e30=", **self._authorization(reference, logins)}
+        path = f"/images/{quote(name, safe='/:')}/push?{urlencode({'tag': tag})}"
+        status, reason = self._move(path, header)
+        if reason:
+            raise refusal(reference, logins, status, reason, to="push") or PreflightError(
+                f"The registry {registry_of(reference)} did not take {reference}.",
+                "Check that it answers, its logs and its disk, then run the play again.",
+                details=reason,
+            )
+
+    def _move(self, path: str, headers: Mapping[str, str]) -> tuple[int, str]:
+        """Pull or push, and give the status and what went wrong, if anything did."""
+        try:
+            with self._call("POST", path, MOVE_PATIENCE, headers) as response:
+                return response.status, _complaint(response)
+        except TimeoutError:
+            return http.HTTPStatus.GATEWAY_TIMEOUT, f"no news of it for {MOVE_PATIENCE:g} seconds"
+
+    def _authorization(self, reference: str, logins: Logins) -> dict[str, str]:
+        header = authorization(reference, logins)
+        if header and registry_of(reference) == DOCKER_HUB:
+            # Docker asks the mirrors first, and shows whichever wants one the login of docker.io:
+            # https://github.com/moby/moby/issues/42022
+            mirrors = self._get("/info")["RegistryConfig"]["Mirrors"]
+            if mirrors:
+                raise PreflightError(
+                    f"Docker would show the login of {DOCKER_HUB} to its mirror {mirrors[0]} as well.",
+                    f"Take the mirror out of docker_registry_mirrors, or {DOCKER_HUB} out of docker_registries.",
+                )
+        return header
 
     def _get(self, path: str, **query: str) -> Any:
         status, body = self._request(path + (f"?{urlencode(query)}" if query else ""))
@@ -232,18 +283,51 @@ class Daemon:
     def _request(
         self, path: str, timeout: float = 20.0, method: str = "GET", body: str | None = None
     ) -> tuple[int, Any]:
+        headers = {"Content-Type": "application/json"} if body else {}
+        try:
+            with self._call(method, path, timeout, headers, body) as response:
+                return response.status, json.loads(response.read() or b"{}")
+        except TimeoutError as error:
+            raise self._silent(error) from error
+
+    @contextmanager
+    def _call(
+        self, method: str, path: str, timeout: float, headers: Mapping[str, str], body: str | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """One call, for as long as its answer is read. A daemon that takes too long is a :class:`TimeoutError`."""
         connection = UnixConnection(self._path, timeout)
         try:
-            connection.request(method, API + path, body, {"Content-Type": "application/json"} if body else {})
-            response = connection.getresponse()
-            return response.status, json.loads(response.read() or b"{}")
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise PreflightError(
-                f"The Docker daemon does not answer on {self._path} ({error}).",
-                "Start it: systemctl start docker, or run playbooks/provision.yml where there is no systemd.",
-            ) from error
+            connection.request(method, API + path, body, dict(headers))
+            yield connection.getresponse()
+        except TimeoutError:
+            raise
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise self._silent(error) from error
         finally:
             connection.close()
+
+    def _silent(self, error: Exception) -> PreflightError:
+        return PreflightError(
+            f"The Docker daemon does not answer on {self._path} ({error}).",
+            "Start it: systemctl start docker, or run playbooks/provision.yml where there is no systemd.",
+        )
+
+
+def _split(reference: str) -> tuple[str, str]:
+    """`repository@digest` or `repository:tag` -> (repository, digest or tag)."""
+    name, separator, digest = reference.partition("@")
+    if separator:
+        return name, digest
+    name, _, tag = reference.rpartition(":")
+    return name, tag
+
+
+def _complaint(response: http.client.HTTPResponse) -> str:
+    """What went wrong in a pull or push: the daemon says so in place of its progress, or as the last line of it."""
+    last: dict[str, Any] = {}
+    for line in response:
+        last = json.loads(line)
+    return str(last.get("error") or last.get("message") or "")
 
 
 def _labelled(labels: dict[str, str]) -> str:

@@ -24,6 +24,7 @@ from slipway.network import POOL, settle, subnet_of
 from slipway.plan import Activation, Have, plan_activation, plan_recovery
 from slipway.preview import preview
 from slipway.prune import prune
+from slipway.registries import NO_LOGINS, Logins
 from slipway.release import LABEL_NAME, LABEL_RELEASE, LABEL_STACK, Manifest, Release, instances, project_of
 from slipway.revoked import Revocation, Revoked, among, kept_secrets, plan_revocation, way_back
 from slipway.schema import Pending, Schema, Way
@@ -63,12 +64,19 @@ class Deploy:
     # --- stage -----------------------------------------------------------------------------------------------------
 
     def stage(
-        self, release: Release, *, pool: str = POOL, allow_unsafe: bool = False, migrates: bool = True
+        self,
+        release: Release,
+        *,
+        pool: str = POOL,
+        logins: Logins = NO_LOGINS,
+        allow_unsafe: bool = False,
+        migrates: bool = True,
     ) -> dict[str, Any]:
         """Bring a release to the host and look what it would do to the schema. Touches nothing that runs.
 
-        `pending` tells what :meth:`migrate` would apply; a step that is refused is refused here already. Hosts that
-        share a database have one that `migrates`, and the others do not look.
+        `logins` are for the registries of its images. `pending` tells what :meth:`migrate` would apply; a step that is
+        refused is refused here already. Hosts that share a database have one that `migrates`, and the others do not
+        look.
         """
         manifest = release.manifest
         missing = self._missing(release)
@@ -82,7 +90,7 @@ class Deploy:
         with self._hold("stage", keep=SECONDS):
             with self.ledger.phase(self._entry("stage", manifest)):
                 if missing:
-                    self._bring(release, pool)
+                    self._bring(release, pool, logins)
                 pending = self.schema.plan(manifest) if migrates else []
                 self.schema.refuse(manifest, pending, allow_unsafe=allow_unsafe)
             if migrates and not pending:
@@ -137,7 +145,7 @@ class Deploy:
             **self._say(plan, manifest.id),
         }
 
-    def _bring(self, release: Release, pool: str) -> None:
+    def _bring(self, release: Release, pool: str, logins: Logins) -> None:
         manifest = release.manifest
         if not self.store.holds(release):
             folder = self.store.place(release)
@@ -151,7 +159,7 @@ class Deploy:
         project = self.store.project(manifest)
         for image in sorted(set(manifest.images.values())):
             if self.daemon.image(image) is None:
-                project.pull(image)
+                self.daemon.pull(image, logins)
         for volume, body in _volumes(manifest).items():
             project.ensure_volume(volume, body, {LABEL_NAME: manifest.name, LABEL_STACK: "app"})
 
@@ -360,8 +368,9 @@ class Deploy:
             back = way_back(self.store, wanted, self.revoked)
             target = back.manifest
             tell(back.said)
+            self._have_images(target)
             if back.made and self._missing(back.made):
-                self._bring(back.made, pool)
+                self._bring(back.made, pool, NO_LOGINS)
             newer = self.store.manifest(current) if current in self.store.ids() and current else None
             way = self.schema.way_to(target, newer, confirmed=confirmed, stands=self._still_serves())
             plan = self._plan(target)
@@ -369,6 +378,19 @@ class Deploy:
             if not plan.nothing:
                 said["unavailable_ms"] = self._switch("rollback", target, plan, terms, way, reason=back.reason)
         return {**said, **back.answer, "previous": current}
+
+    def _have_images(self, manifest: Manifest) -> None:
+        """Images of kept releases are kept. One that somebody removed is pulled, if that goes without a login."""
+        for image in sorted({image for image in manifest.images.values() if self.daemon.image(image) is None}):
+            try:
+                self.daemon.pull(image, NO_LOGINS)
+            except PreflightError as error:
+                raise PreflightError(
+                    f"The image {image} of release {manifest.id} is no longer on this host, and it could not be pulled "
+                    f"without a login. {self._still_serves()}",
+                    "Deploy its tag with playbooks/deploy.yml, or pull it by hand and go back again.",
+                    details=f"{error.what}\n{error.details}".strip(),
+                ) from error
 
     def _target(self, release_id: str) -> Manifest:
         current = self.store.current()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import ssl
 import stat
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +17,7 @@ import msgspec
 
 from slipway import routes
 from slipway.contract import ConfigFile, Service, decode_services
+from slipway.registries import Registry, registry_of
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -27,6 +29,8 @@ PORTS = range(1, 65536)
 
 MOVING_TAGS = frozenset({"", "latest", "dev"})
 """Tags that name something else tomorrow."""
+
+REGISTRY = re.compile(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?")
 
 Strategy = Literal["mutable", "immutable"]
 MUTABLE = frozenset({"local", "development"})
@@ -68,6 +72,46 @@ def problems(services: object, *, strategy: Strategy, lock: Lock, fingerprint_ke
         found += _config(name, service)
         found += _needs(name, service, contract)
     return found
+
+
+def registry_problems(registries: object) -> list[str]:
+    """Say all that is wrong with the inventory's `docker_registries`."""
+    try:
+        entries = msgspec.convert(registries, list[Registry])
+    except msgspec.ValidationError as error:
+        return [f"docker_registries is wrong: {error}. Compare it with docs/registries.md."]
+    found = []
+    for position, entry in enumerate(entries):
+        if not REGISTRY.fullmatch(entry.host) or registry_of(f"{entry.host}/image") != entry.host:
+            # Not repeated: a URL may hold a password.
+            found.append(
+                f"docker_registries[{position}].host is no registry as image references write it. "
+                "Write HOST or HOST:PORT, without https:// and without a path."
+            )
+        else:
+            found += _registry(entry)
+    hosts = [entry.host for entry in entries]
+    twice = sorted({host for host in hosts if hosts.count(host) > 1})
+    return found + [f"docker_registries has {host} twice. Keep one of the two." for host in twice]
+
+
+def _registry(entry: Registry) -> Iterator[str]:
+    if bool(entry.username) != bool(entry.password):
+        has, lacks = ("username", "password") if entry.username else ("password", "username")
+        yield (
+            f"docker_registries has a {has} and no {lacks} for {entry.host}. "
+            "Give both, the password from the vault, or neither."
+        )
+    if ":" in entry.username:
+        yield f"The username of {entry.host} in docker_registries has a colon in it. Correct it: no login can have one."
+    if entry.ca:
+        try:
+            ssl.create_default_context(cadata=entry.ca)
+        except ssl.SSLError:
+            yield (
+                f"The ca of {entry.host} in docker_registries is no certificate in PEM. "
+                "Give the text of the file: \"{{ lookup('ansible.builtin.file', …) }}\"."
+            )
 
 
 def _release(name: str, service: Service, contract: Mapping[str, Service]) -> Iterator[str]:

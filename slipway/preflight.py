@@ -12,6 +12,7 @@ from slipway import ports
 from slipway.daemon import Daemon
 from slipway.edge import Edge
 from slipway.errors import PreflightError
+from slipway.registries import Login, Logins
 from slipway.store import ROOT, Store
 
 MIB = 1024 * 1024
@@ -31,6 +32,7 @@ class PreflightRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
     name: str
     images: dict[str, Image]
     ports: dict[str, int] = {}
+    logins: dict[str, Login] = {}
     min_free_mb: int
     check: bool = False
 
@@ -53,7 +55,7 @@ def preflight(request: PreflightRequest, root: Path = ROOT) -> dict[str, Any]:
         )
     for service, port in request.ports.items():
         _port(daemon, edge, store.name, service, port)
-    digests = {service: _digest(daemon, image) for service, image in request.images.items()}
+    digests = {service: _digest(daemon, image, request.logins) for service, image in request.images.items()}
     return {"changed": False, "digests": digests, "current": store.current()}
 
 
@@ -86,11 +88,11 @@ def _port(daemon: Daemon, edge: Edge, name: str, service: str, port: int) -> Non
         )
 
 
-def _digest(daemon: Daemon, image: Image) -> str:
+def _digest(daemon: Daemon, image: Image, logins: Logins) -> str:
     if not image.digest:
-        return daemon.registry_digest(f"{image.repository}:{image.tag}")
+        return daemon.registry_digest(f"{image.repository}:{image.tag}", logins)
     reference = f"{image.repository}@{image.digest}"
     if daemon.image(reference) is None:
         # Not here yet: then its registry must have it.
-        daemon.registry_digest(reference)
+        daemon.registry_digest(reference, logins)
     return image.digest

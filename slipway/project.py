@@ -176,19 +176,6 @@ class Project:
                 details=self.redacted(error.stderr),
             ) from error
 
-    def pull(self, reference: str) -> None:
-        """Pull an image by digest. Raises :class:`PreflightError` with what the registry said."""
-        from python_on_whales.exceptions import DockerException  # noqa: PLC0415
-
-        try:
-            self._client.image.pull(reference, quiet=True)
-        except DockerException as error:
-            raise PreflightError(
-                f"The image {reference} could not be pulled.",
-                "Check that its registry answers and still holds it, and run the play again.",
-                details=str(error.stderr or ""),
-            ) from error
-
     def ensure_volume(self, name: str, volume: Volume, labels: dict[str, str]) -> None:
         """Create a named volume with the owner that the contract states; one that holds data is left as it is."""
         # An empty one may be of a call that was killed before it had its owner.

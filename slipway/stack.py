@@ -26,6 +26,7 @@ import msgspec
 
 from slipway.daemon import LABEL_PROJECT, LABEL_SERVICE, Daemon
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError, UsageError
+from slipway.registries import Login
 from slipway.release import COMPOSE_FILE, NAME
 from slipway.store import ROOT, hold
 
@@ -68,6 +69,8 @@ class StackRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     state: Literal["present", "stopped", "absent"] = "present"
     purge: bool = False
     wait: float = 60.0
+    logins: dict[str, Login] = msgspec.field(default_factory=dict)
+    """For the registries of its images."""
     """Seconds for all containers to be running and healthy."""
     check: bool = False
 
@@ -159,6 +162,7 @@ class Stack:
                 return self._answer(True, f"To converge: {'; '.join([*reloads, *reasons])}.", reasons=reasons)
             started = time.monotonic()
             if reasons:
+                self._pull()
                 self._up(reasons)
             if not check:
                 self._wait()
@@ -230,6 +234,13 @@ class Stack:
         mounted = [self.folder / file.path for file in self.request.files if file.path not in read_live]
         newest = max((path.stat().st_mtime for path in mounted), default=0.0)
         return drift(look(self.project), wanted, newest)
+
+    def _pull(self) -> None:
+        """Bring what is pinned by digest and not here: Compose would pull it without a login."""
+        daemon = Daemon()
+        for image in self._docker_compose(self.folder, "config", "--images").stdout.split():
+            if "@" in image and daemon.image(image) is None:
+                daemon.pull(image, self.request.logins)
 
     def _up(self, reasons: list[str]) -> None:
         # Compose replaces a container for other settings or another image, not for a mounted file or bad health.

@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import jinja2
 import pytest
@@ -265,6 +265,27 @@ class TestDaemonConfig:
         config = decide.docker_daemon_config(settings())
         assert decide.docker_daemon_change(config, {**config, **changed}) == asks
         assert decide.docker_daemon_change({**config, **changed}, config) == asks
+
+
+class TestRegistryTrust:
+    REGISTRIES: ClassVar = [
+        {"host": "registry.example:5000", "ca": "-- one --"},
+        {"host": "registry.example", "username": "deploy", "password": "hunter2"},
+        {"host": "mirror.example", "ca": "-- two --\n\n"},
+    ]
+    THERE: ClassVar = {"registry.example:5000": "-- one --\n", "mirror.example": "-- two --\n"}
+
+    def test_a_certificate_that_is_not_there_or_another_one_is_written(self) -> None:
+        trust = decide.docker_registry_trust(self.REGISTRIES, {"mirror.example": "-- old --\n"})
+        assert trust == {"write": self.THERE, "remove": []}
+
+    def test_those_that_are_there_are_left_alone(self) -> None:
+        assert decide.docker_registry_trust(self.REGISTRIES, self.THERE) == {"write": {}, "remove": []}
+
+    def test_one_that_the_inventory_no_longer_gives_is_removed(self) -> None:
+        trust = decide.docker_registry_trust(self.REGISTRIES[:2], self.THERE)
+        assert trust == {"write": {}, "remove": ["mirror.example"]}
+        assert decide.docker_registry_trust([], self.THERE)["remove"] == ["mirror.example", "registry.example:5000"]
 
 
 class TestNextState:

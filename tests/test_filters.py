@@ -50,6 +50,11 @@ def test_an_image_takes_its_digest_from_the_contract_else_from_the_lock(
     assert wanted(services, LOCK)["api"]["digest"] == "sha256:9"
 
 
+def test_a_mistake_in_registries_is_said_before_anything_is_touched(filters: dict[str, Any]) -> None:
+    [problem] = filters["slipway_registry_problems"]([{"host": "https://registry.example"}])
+    assert problem.startswith("docker_registries[0].host is no registry")
+
+
 def test_ports_are_those_of_the_host(services: dict[str, Any], filters: dict[str, Any]) -> None:
     services["worker"] = {"image": "r/worker", "tag": "1", "user": "1:1"}
     assert filters["slipway_ports"](services) == {"api": 4100}

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from slipway.errors import SlipwayError, UsageError
-from slipway.images import Base, apt, registry
-from slipway.images.base import recipe_key
-from slipway.images.build import Found, Image, Source, decide, key, tag_of, unpack
+from slipway.images import Base, apt
+from slipway.images.base import BaseAnswer, recipe_key
+from slipway.images.build import Found, Image, Source, decide, key, plan, tag_of, unpack
 from slipway.source import SourceError, ignore_rules, pack
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -76,24 +76,10 @@ def test_a_debian_version_becomes_a_tag(version: str, tag: str) -> None:
     assert tag_of(version) == tag
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:5000", "localhost:5000", "localhost", "127.8.9.1:80"])
-def test_loopback_registries_speak_plain_http(host: str) -> None:
-    assert registry.is_loopback(host)
-
-
-@pytest.mark.parametrize("host", ["registry.example", "10.0.0.5:5000", "registry.example:5000"])
-def test_other_registries_speak_tls(host: str) -> None:
-    assert not registry.is_loopback(host)
-
-
 def test_a_name_without_a_registry_cannot_be_pushed() -> None:
+    image = Image(repository="slipway/backend", source=Source(archive="", inputs=""), push=True)
     with pytest.raises(SlipwayError, match="slipway/backend names no registry to push to"):
-        registry.split("slipway/backend")
-
-
-def test_a_registry_that_is_down_is_said_in_a_sentence() -> None:
-    with pytest.raises(SlipwayError, match=r"The registry 127\.0\.0\.1:9 does not answer\. Start it:"):
-        registry.manifest("127.0.0.1:9/slipway/backend", "dev")
+        plan(image, BaseAnswer(reference="base", id="sha256:0"), {})
 
 
 def test_a_source_that_is_no_archive_is_refused(tmp_path: Path) -> None:

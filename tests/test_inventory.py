@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slipway.inventory import Strategy, problems, strategy_of
+from slipway.inventory import Strategy, problems, registry_problems, strategy_of
 
 KEY = "k" * 32
 LOCK = {"registry.example/shop/api": {"1.4.2-build.7": "sha256:" + "1" * 64}}
@@ -243,3 +243,84 @@ def test_several_hosts_may_share_a_server(change: dict[str, str], services: Serv
 )
 def test_tags_are_immutable_unless_the_environment_is_for_work_on_it(environment: str, strategy: Strategy) -> None:
     assert strategy_of(environment) == strategy
+
+
+# --- Registries ---------------------------------------------------------------------------------------------------
+
+CA = """\
+-----BEGIN CERTIFICATE-----
+MIIBgDCCASegAwIBAgIUNxptnISCDndyk1gYR2XJX3i8q0cwCgYIKoZIzj0EAwIw
+FTETMBEGA1UEAwwKRXhhbXBsZSBDQTAgFw0yNjExMjUwMzU3NTRaGA8yMTI2MTEw
+MTAzNTc1NFowFTETMBEGA1UEAwwKRXhhbXBsZSBDQTBZMBMGByqGSM49AgEGCCqG
+SM49AwEHA0IABIlH+vkY0Yawh0MX1UcSRk4LOhfHpsUU5imYOKP6+1a0y8vjD+Nf
+qghC+3DlfSCmAmYvbKBB81ZjHgTmxVtYpOCjUzBRMB0GA1UdDgQWBBR5NPjp9gph
+zoaN0y6l8xIze1HEWTAfBgNVHSMEGDAWgBR5NPjp9gphzoaN0y6l8xIze1HEWTAP
+BgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0cAMEQCIEaDhwRNJQOqt/TQ/F1i
+JiBKYtLhqYnY2Domxlepr8ItAiBr0DMSFQsLL1w1IMLRRVRPqMywmaTSNLnrJZIK
+0LKUSQ==
+-----END CERTIFICATE-----
+"""
+
+
+def test_registries_that_are_complete_have_no_problems() -> None:
+    registries = [
+        {"host": "registry.example:5000", "username": "deploy", "password": SHORT, "ca": CA},
+        {"host": "mirror.example", "ca": CA},
+        {"host": "docker.io", "username": "deploy", "password": SHORT},
+        {"host": "[2001:db8::1]:5000"},
+    ]
+    assert registry_problems(registries) == []
+
+
+BAD_REGISTRIES: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "unknown key": (
+        [{"host": "registry.example", "user": "deploy", "password": SHORT}],
+        "docker_registries is wrong: Object contains unknown field `user` - at `$[0]`. "
+        "Compare it with docs/registries.md.",
+    ),
+    "a URL": (
+        [{"host": f"https://deploy:{SHORT}@registry.example/"}],
+        "docker_registries[0].host is no registry as image references write it. "
+        "Write HOST or HOST:PORT, without https:// and without a path.",
+    ),
+    "a repository": (
+        [{"host": "registry.example/shop"}],
+        "docker_registries[0].host is no registry as image references write it. "
+        "Write HOST or HOST:PORT, without https:// and without a path.",
+    ),
+    "a word": (
+        [{"host": "registry"}],
+        "docker_registries[0].host is no registry as image references write it. "
+        "Write HOST or HOST:PORT, without https:// and without a path.",
+    ),
+    "no password": (
+        [{"host": "registry.example", "username": "deploy"}],
+        "docker_registries has a username and no password for registry.example. "
+        "Give both, the password from the vault, or neither.",
+    ),
+    "no username": (
+        [{"host": "registry.example", "password": SHORT}],
+        "docker_registries has a password and no username for registry.example. "
+        "Give both, the password from the vault, or neither.",
+    ),
+    "a colon": (
+        [{"host": "registry.example", "username": "a:b", "password": SHORT}],
+        "The username of registry.example in docker_registries has a colon in it. Correct it: no login can have one.",
+    ),
+    "a path for a certificate": (
+        [{"host": "registry.example", "ca": "/etc/ssl/ca.pem"}],
+        "The ca of registry.example in docker_registries is no certificate in PEM. "
+        "Give the text of the file: \"{{ lookup('ansible.builtin.file', …) }}\".",
+    ),
+    "twice": (
+        [{"host": "registry.example"}, {"host": "registry.example", "username": "deploy", "password": SHORT}],
+        "docker_registries has registry.example twice. Keep one of the two.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_REGISTRIES)
+def test_each_mistake_in_registries_is_said_without_the_password(case: str) -> None:
+    registries, sentence = BAD_REGISTRIES[case]
+    assert registry_problems(registries) == [sentence]
+    assert SHORT not in sentence

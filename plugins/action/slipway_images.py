@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from ansible.errors import AnsibleActionFail
 
 from plugins.engine import Answer, EngineAction
+from slipway.registries import logins_of
 from slipway.source import SourceError, pack
 
 PASSED_ON = ("repository", "dockerfile", "build_args", "secrets", "push")
@@ -28,7 +29,8 @@ class ActionModule(EngineAction):
             {**{field: image[field] for field in PASSED_ON}, "source": _packed(image)} for image in given["images"]
         ]
         absent = given["state"] == "absent"
-        return self.engine("images", bare_is_fine=absent, state=given["state"], base=base, images=images)
+        logins = logins_of(given["registries"])
+        return self.engine("images", bare_is_fine=absent, state=given["state"], base=base, images=images, logins=logins)
 
 
 def _packed(image: Mapping[str, Any]) -> dict[str, Any]:

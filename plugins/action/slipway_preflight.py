@@ -11,10 +11,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from plugins.engine import Answer, EngineAction
+from slipway.registries import logins_of
 
 
 class ActionModule(EngineAction):
     """Looks whether a deploy could go through, and pins its images."""
 
     def call(self, given: Mapping[str, Any]) -> Answer:
-        return self.engine("preflight", **given)
+        request = {option: value for option, value in given.items() if option != "registries"}
+        return self.engine("preflight", **request, logins=logins_of(given["registries"]))

@@ -11,6 +11,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from plugins.engine import Answer, EngineAction
+from slipway.registries import logins_of
 
 VERBS = {
     "staged": "stage",
@@ -44,6 +45,7 @@ class ActionModule(EngineAction):
         if state == "staged":
             files = [{**file, "content": given["contents"][file["path"]]} for file in given["release"]["files"]]
             request["release"] = {**given["release"], "files": files}
+            request["logins"] = logins_of(given["registries"])
         else:
             request["name"] = given["name"]
         if state in ON_RELEASE:

@@ -11,13 +11,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from plugins.engine import Answer, EngineAction
+from slipway.registries import logins_of
 
 
 class ActionModule(EngineAction):
     """Keeps a stack of the kit's own as declared."""
 
     def call(self, given: Mapping[str, Any]) -> Answer:
-        answer = self.engine("stack", bare_is_fine=given["state"] != "present", **given)
+        request = {option: value for option, value in given.items() if option != "registries"}
+        logins = logins_of(given["registries"])
+        answer = self.engine("stack", bare_is_fine=given["state"] != "present", **request, logins=logins)
         diff = [
             {
                 "before_header": file["path"],

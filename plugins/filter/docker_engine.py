@@ -152,6 +152,15 @@ def docker_next_state(host: Mapping[str, Any], config: Mapping[str, Any], *, for
     return {"none": "", "reload": "reloaded", "restart": "restarted"}[change]
 
 
+def docker_registry_trust(registries: Sequence[Mapping[str, Any]], have: Mapping[str, str]) -> dict[str, Any]:
+    """Say which certificates of registries to `write` (registry to PEM) and of which registries to `remove` them."""
+    wanted = {entry["host"]: entry["ca"].strip() + "\n" for entry in registries if entry.get("ca")}
+    return {
+        "write": {host: ca for host, ca in wanted.items() if have.get(host) != ca},
+        "remove": sorted(have.keys() - wanted.keys()),
+    }
+
+
 def docker_too_old(engine: Mapping[str, Any], minimum: Mapping[str, str]) -> str:
     """Say in one sentence which part of an engine that answers is missing or too old; empty when none is."""
     names = {"version": "Docker engine", "compose": "Docker Compose plugin", "buildx": "Docker buildx plugin"}
@@ -184,5 +193,6 @@ class FilterModule:
             "docker_daemon_config": docker_daemon_config,
             "docker_daemon_change": docker_daemon_change,
             "docker_next_state": docker_next_state,
+            "docker_registry_trust": docker_registry_trust,
             "docker_too_old": docker_too_old,
         }

@@ -90,6 +90,11 @@ def slipway_wanted_images(services: object, lock: inventory.Lock) -> dict[str, d
     }
 
 
+def slipway_registry_problems(registries: object) -> list[str]:
+    """All that is wrong with the inventory's registries; see slipway.inventory."""
+    return inventory.registry_problems(registries)
+
+
 def slipway_ports(services: object) -> dict[str, int]:
     """Service -> the loopback port that it publishes on the host."""
     contract = decode_services(services)
@@ -168,6 +173,7 @@ class FilterModule:
             slipway_newest_tag,
             slipway_ports,
             slipway_problems,
+            slipway_registry_problems,
             slipway_render,
             slipway_tag_strategy,
             slipway_tier,

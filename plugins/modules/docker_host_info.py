@@ -37,6 +37,10 @@ options:
     type: path
     default: /usr/local/share/ca-certificates/slipway.crt
     description: Where the certificates lie that the kit adds to those the host trusts.
+  certs:
+    type: path
+    default: /etc/docker/certs.d
+    description: Where the engine looks for the certificates of registries, a folder for each.
 author: Slipway
 """
 
@@ -80,6 +84,10 @@ ca_stale:
   type: bool
   returned: always
   description: Whether the certificates that the kit adds are newer than the bundle made of them.
+registry_cas:
+  type: dict
+  returned: always
+  description: Registry to the certificate that the kit has the engine trust for it.
 pending:
   type: bool
   returned: always
@@ -153,6 +161,7 @@ def main() -> None:
             "record": {"type": "path", "default": "/etc/slipway/docker.json"},
             "pending": {"type": "path", "default": "/etc/slipway/docker.pending"},
             "ca_file": {"type": "path", "default": "/usr/local/share/ca-certificates/slipway.crt"},
+            "certs": {"type": "path", "default": "/etc/docker/certs.d"},
         },
         supports_check_mode=True,
     )
@@ -168,6 +177,7 @@ def main() -> None:
         sources=[dataclasses.asdict(source) for source in read_sources()],
         installed=module.get_bin_path("dockerd") is not None,
         ca_stale=is_newer(files["ca_file"], Path("/etc/ssl/certs/ca-certificates.crt")),
+        registry_cas={path.parent.name: path.read_text() for path in files["certs"].glob("*/slipway.crt")},
         pending=files["pending"].exists(),
         daemon_config=read_json(files["daemon_config"]),
         record=read_json(files["record"]),

@@ -35,6 +35,18 @@ options:
     description: Text of the Dockerfile that turns rootfs.tar into the base.
     type: str
     default: ""
+  registries:
+    description:
+      - Registries that want a login, as the inventory's C(docker_registries) lists them. A login is handed to the
+        Docker daemon with the question that needs it, and never written down.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host: {description: The registry as image references write it., type: str, required: true}
+      username: {description: Who reads from it and pushes to it., type: str, default: ""}
+      password: {description: The password or token of that user., type: str, default: ""}
+      ca: {description: Of no use here., type: str, default: ""}
   images:
     description: The images to ensure, in this order.
     type: list

@@ -22,6 +22,18 @@ options:
     description: Service to the loopback port that it publishes.
     type: dict
     default: {}
+  registries:
+    description:
+      - Registries that want a login, as the inventory's C(docker_registries) lists them. A login is handed to the
+        Docker daemon with the question that needs it, and never written down.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host: {description: The registry as image references write it., type: str, required: true}
+      username: {description: Who reads from it., type: str, default: ""}
+      password: {description: The password or token of that user., type: str, default: ""}
+      ca: {description: Of no use here., type: str, default: ""}
   min_free_mb:
     description: Megabytes that have to be free where images and where releases are kept.
     type: int

@@ -44,6 +44,18 @@ options:
     description: The range that releases have their subnets from, for I(state=staged).
     type: str
     default: 10.207.0.0/16
+  registries:
+    description:
+      - Registries that want a login, as the inventory's C(docker_registries) lists them. A login is handed to the
+        Docker daemon with the question that needs it, and never written down.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host: {description: The registry as image references write it., type: str, required: true}
+      username: {description: Who reads from it., type: str, default: ""}
+      password: {description: The password or token of that user., type: str, default: ""}
+      ca: {description: Of no use here., type: str, default: ""}
   allow_unsafe:
     description: Apply steps that the release that serves may not survive, for I(state=staged) and C(migrated).
     type: bool

@@ -37,6 +37,18 @@ options:
     suboptions:
       file: {description: The main file's path., type: str, required: true}
       socket: {description: The admin socket's path relative to the folder., type: str, required: true}
+  registries:
+    description:
+      - Registries that want a login, as the inventory's C(docker_registries) lists them. A login is handed to the
+        Docker daemon with the question that needs it, and never written down.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host: {description: The registry as image references write it., type: str, required: true}
+      username: {description: Who reads from it., type: str, default: ""}
+      password: {description: The password or token of that user., type: str, default: ""}
+      ca: {description: Of no use here., type: str, default: ""}
   state:
     description: C(stopped) keeps everything but the processes, C(absent) keeps the volumes unless I(purge).
     type: str

@@ -16,6 +16,7 @@ from slipway.images import base as bases
 from slipway.images.base import DAY_LABEL, Base, BaseAnswer
 from slipway.images.build import INPUTS_LABEL, Image, ImageAnswer, ensure, plan
 from slipway.images.docker import Images, remove
+from slipway.registries import Login
 
 __all__ = ["Base", "Image", "ImagesRequest", "run"]
 
@@ -28,6 +29,8 @@ class ImagesRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """absent removes every image that the kit made on this host, whatever else the request lists."""
     base: Base = msgspec.field(default_factory=Base)
     images: list[Image] = []
+    logins: dict[str, Login] = msgspec.field(default_factory=dict)
+    """For the registries that the base is pulled from, and the images are pushed to."""
 
 
 def run(request: ImagesRequest) -> dict[str, object]:
@@ -47,10 +50,10 @@ def run(request: ImagesRequest) -> dict[str, object]:
     if base is None and request.check:
         return _not_yet(request, [])
     started = time.monotonic()
-    base = base or bases.make(request.base)
+    base = base or bases.make(request.base, request.logins)
     base.seconds = round(time.monotonic() - started, 1)
     act = plan if request.check else ensure
-    images = [act(image, base) for image in request.images]
+    images = [act(image, base, request.logins) for image in request.images]
     return {
         "changed": base.how != "unchanged" or any(image.how != "unchanged" for image in images),
         "msg": " ".join([_about_base(base), *(_about_image(image, check=request.check) for image in images)]),

@@ -13,9 +13,10 @@ from typing import Literal
 
 import msgspec
 
-from slipway.errors import SlipwayError
+from slipway.errors import PreflightError, SlipwayError
 from slipway.images import apt
 from slipway.images.docker import Images, build, need_room, scratch
+from slipway.registries import Logins
 
 REPOSITORY = "slipway/base"
 RECIPE_LABEL = "org.slipway.recipe"
@@ -68,11 +69,11 @@ def find(base: Base, today: date | None = None) -> BaseAnswer | None:
     return None
 
 
-def make(base: Base, today: date | None = None) -> BaseAnswer:
+def make(base: Base, logins: Logins, today: date | None = None) -> BaseAnswer:
     """Pull or bootstrap the base."""
     need_room()
     if base.image:
-        return _pull(base.image)
+        return _pull(base.image, logins)
     return _bootstrap(base, today or datetime.now(UTC).date())
 
 
@@ -104,17 +105,14 @@ def _codename() -> str:
     return found[1] if found else ""
 
 
-def _pull(image: str) -> BaseAnswer:
-    from python_on_whales import docker  # noqa: PLC0415  # as in slipway.images.docker
-    from python_on_whales.exceptions import DockerException  # noqa: PLC0415
-
+def _pull(image: str, logins: Logins) -> BaseAnswer:
     try:
-        docker.image.pull(image, quiet=True)
-    except DockerException as error:
+        Images().pull(image, logins)
+    except PreflightError as error:
         raise SlipwayError(
             f"The base image {image} could not be pulled.",
             "Correct base_image or make its registry reachable, or empty it to bootstrap a base from Debian packages.",
-            details=(error.stderr or "").strip(),
+            details=f"{error.what}\n{error.details}".strip(),
         ) from error
     return BaseAnswer(reference=image, id=_id_of(image), how="pulled")
 

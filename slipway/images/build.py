@@ -14,9 +14,9 @@ from typing import Literal
 import msgspec
 
 from slipway.errors import SlipwayError, UsageError
-from slipway.images import registry
 from slipway.images.base import BaseAnswer
 from slipway.images.docker import Images, build, need_room, scratch
+from slipway.registries import DOCKER_HUB, Logins, NoImageError, registry_of
 
 INPUTS_LABEL = "org.slipway.inputs"
 
@@ -115,18 +115,18 @@ def decide(image: Image, found: Found) -> How:
     return "unchanged" if local else "built"
 
 
-def plan(image: Image, base: BaseAnswer) -> ImageAnswer:
+def plan(image: Image, base: BaseAnswer, logins: Logins) -> ImageAnswer:
     """What :func:`ensure` would do. A registry that is not up yet is part of the plan, not an error."""
     inputs = key(image, base.id)
-    found = look(image, inputs, registry_may_be_down=True)
+    found = look(image, inputs, logins, check=True)
     return _answer(image, found, decide(image, found))
 
 
-def ensure(image: Image, base: BaseAnswer) -> ImageAnswer:
+def ensure(image: Image, base: BaseAnswer, logins: Logins) -> ImageAnswer:
     """Build, tag and push the image, each only where needed."""
     started = time.monotonic()
     inputs = key(image, base.id)
-    found = look(image, inputs)
+    found = look(image, inputs, logins)
     how = decide(image, found)
     if how == "built":
         need_room()
@@ -134,14 +134,19 @@ def ensure(image: Image, base: BaseAnswer) -> ImageAnswer:
         present = Images().image(f"{image.repository}:{found.tags[0]}") or {}
         found.id, found.size = present.get("Id", ""), present.get("Size", 0)
     if how != "unchanged" and image.push:
-        found.digest = _push(image.repository, image.source.tags or found.tags)
+        found.digest = _push(image.repository, image.source.tags or found.tags, logins)
     answer = _answer(image, found, how)
     answer.seconds = round(time.monotonic() - started, 1)
     return answer
 
 
-def look(image: Image, inputs: str, *, registry_may_be_down: bool = False) -> Found:
+def look(image: Image, inputs: str, logins: Logins, *, check: bool = False) -> Found:
     """Find the image of these inputs in the engine, by its label, and in the registry, by its tags."""
+    if image.push and registry_of(image.repository) == DOCKER_HUB:
+        raise SlipwayError(
+            f"{image.repository} names no registry to push to.",
+            "Write it as HOST:PORT/NAME, for example 127.0.0.1:5000/slipway/backend.",
+        )
     found = Found()
     for present in Images().labelled(f"{INPUTS_LABEL}={inputs}"):
         tags = [tag.rpartition(":")[2] for tag in present["RepoTags"] if tag.rpartition(":")[0] == image.repository]
@@ -149,21 +154,35 @@ def look(image: Image, inputs: str, *, registry_may_be_down: bool = False) -> Fo
             found.id, found.tags, found.size = present["Id"], sorted(tags), present["Size"]
     if image.push:
         try:
-            found.digest = _digest_of(image.repository, image.source.tags or found.tags, inputs)
+            found.digest = _digest_of(image, image.source.tags or found.tags, inputs, logins, check=check)
         except SlipwayError:
-            if not registry_may_be_down:
+            if not check:
                 raise
     return found
 
 
-def _digest_of(repository: str, tags: list[str], inputs: str) -> str:
-    """The digest in the registry, if every tag points at one image and that image is of these inputs."""
-    manifests = [registry.manifest(repository, tag) for tag in tags]
-    first = manifests[0] if manifests else None
-    if first is None or not first.config or any(other != first for other in manifests):
+def _digest_of(image: Image, tags: list[str], inputs: str, logins: Logins, *, check: bool) -> str:
+    """The digest in the registry, if every tag points at one image and that image is of these inputs.
+
+    The inputs are in the image itself, so one that this host lacks is pulled; in check mode it counts as another one.
+    """
+    digests = {_tagged(f"{image.repository}:{tag}", logins) for tag in tags}
+    if len(digests) != 1 or "" in digests:
         return ""
-    known = registry.labels(repository, first.config)
-    return first.digest if known.get(INPUTS_LABEL) == inputs else ""
+    [digest] = digests
+    images, reference = Images(), f"{image.repository}@{digest}"
+    if images.image(reference) is None and not check:
+        images.pull(reference, logins)
+    known = (images.image(reference) or {}).get("Config", {}).get("Labels") or {}
+    return digest if known.get(INPUTS_LABEL) == inputs else ""
+
+
+def _tagged(reference: str, logins: Logins) -> str:
+    """The digest that a tag has in its registry, empty where there is no such tag."""
+    try:
+        return Images().registry_digest(reference, logins)
+    except NoImageError:
+        return ""
 
 
 def _build(image: Image, base: BaseAnswer, inputs: str) -> list[str]:
@@ -229,28 +248,10 @@ def _secrets(image: Image) -> list[str]:
     return given
 
 
-def _push(repository: str, tags: list[str]) -> str:
-    from python_on_whales import docker  # noqa: PLC0415  # as in slipway.images.docker
-    from python_on_whales.exceptions import DockerException  # noqa: PLC0415
-
-    host, _ = registry.split(repository)
-    names = [f"{repository}:{tag}" for tag in tags]
-    try:
-        docker.image.push(names, quiet=True)
-    except DockerException as error:
-        registry.manifest(repository, tags[0])  # tells if it is down
-        raise SlipwayError(
-            f"The registry {host} did not take {names[0]}.",
-            "Check its logs and its disk, then run the play again.",
-            details=(error.stderr or "").strip(),
-        ) from error
-    pushed = registry.manifest(repository, tags[0])
-    if pushed is None:
-        raise SlipwayError(
-            f"The registry {host} took {names[0]} and does not have it.",
-            "Check its logs and its disk, then run the play again.",
-        )
-    return pushed.digest
+def _push(repository: str, tags: list[str], logins: Logins) -> str:
+    for tag in tags:
+        Images().push(f"{repository}:{tag}", logins)
+    return Images().registry_digest(f"{repository}:{tags[0]}", logins)
 
 
 def _answer(image: Image, found: Found, how: How) -> ImageAnswer:

@@ -130,7 +130,9 @@ class Environment:
         }
         return {"app": {**app, **change}}
 
-    def preflight(self, services: dict[str, Any], min_free_mb: int = 1) -> dict[str, Any]:
+    def preflight(
+        self, services: dict[str, Any], min_free_mb: int = 1, logins: dict[str, dict[str, str]] | None = None
+    ) -> dict[str, Any]:
         return self.ask(
             "preflight",
             name=self.name,
@@ -140,6 +142,7 @@ class Environment:
             },
             ports={name: spec["publish"] for name, spec in services.items() if "publish" in spec},
             min_free_mb=min_free_mb,
+            logins=logins or {},
         )
 
     def release(self, services: dict[str, Any], digests: dict[str, str]) -> dict[str, Any]:
@@ -157,13 +160,19 @@ class Environment:
         return self.deploy_services(self.services(version, **change), soak=soak, keep=keep, unsafe=unsafe)
 
     def deploy_services(
-        self, services: dict[str, Any], *, soak: float = 0, keep: int = 5, unsafe: bool = False
+        self,
+        services: dict[str, Any],
+        *,
+        soak: float = 0,
+        keep: int = 5,
+        unsafe: bool = False,
+        logins: dict[str, dict[str, str]] | None = None,
     ) -> Deployed:
         """As the role `release` does it."""
-        release = self.release(services, self.preflight(services)["digests"])
+        release = self.release(services, self.preflight(services, logins=logins)["digests"])
         release_id = release["manifest"]["id"]
         run: dict[str, Any] = {"run": f"run-{time.monotonic_ns()}", "by": "alice"}
-        staged = self.ask("stage", release=release, allow_unsafe=unsafe, **run)
+        staged = self.ask("stage", release=release, allow_unsafe=unsafe, logins=logins or {}, **run)
         if staged["serves"]:
             return Deployed(release_id, {"stage": staged})
         answers = {"stage": staged}
