@@ -31,6 +31,8 @@ from slipway.source import pack
 from tests.engine.private_registry import PrivateRegistry, docker
 
 KIT = Path(__file__).parents[2]
+KEPT = ["/tmp", "/var/tmp", "/dev/shm", "/run", "/root/.docker", "/etc/docker", "/srv"]  # noqa: S108
+"""Where a login could have been left."""
 
 pytestmark = pytest.mark.docker
 
@@ -130,6 +132,15 @@ def shop(
         Daemon().remove_image(reference)
 
 
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the engine has its temporary files, and nobody else."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
 def leaked(environment: Environment) -> str:
     """All that is to be read on this host after a deploy: what was said, the files, the containers."""
     files = [path for path in environment.folder.rglob("*") if path.is_file() and not path.is_symlink()]
@@ -144,10 +155,12 @@ def leaked(environment: Environment) -> str:
 
 
 def test_a_release_of_images_from_two_registries_with_a_login_each(
-    shop: tuple[Environment, dict[str, Any], list[str]], first: PrivateRegistry, second: PrivateRegistry
+    shop: tuple[Environment, dict[str, Any], list[str]],
+    first: PrivateRegistry,
+    second: PrivateRegistry,
+    temporary: Path,
 ) -> None:
     environment, services, references = shop
-    before = set(Path(tempfile.gettempdir()).iterdir()), docker_configs()
     with CommandLines() as seen:
         answer = environment.deploy_services(services, logins=logins_of(first, second))
     assert environment.version() == "1.0"
@@ -157,7 +170,8 @@ def test_a_release_of_images_from_two_registries_with_a_login_each(
     said = leaked(environment) + "\n".join(seen.lines)
     assert "slipway.cli" in said
     assert [password for password in PASSWORDS if password in said] == []
-    assert (set(Path(tempfile.gettempdir()).iterdir()), docker_configs()) == before
+    assert holders() == []
+    assert list(temporary.iterdir()) == []
 
     # No registry is asked once all that the lock names is here, so it takes no login to do nothing.
     digests = dict(zip(services, (reference.partition("@")[2] for reference in references), strict=True))
@@ -167,18 +181,13 @@ def test_a_release_of_images_from_two_registries_with_a_login_each(
     assert (again["release"], again["changed"], again["serves"]) == (answer.id, False, True)
 
 
-def holders(*folders: str) -> list[str]:
-    """The files below these folders that hold a password, as it is or as a Docker config would have it."""
+def holders() -> list[str]:
+    """The files of this host that hold a password, as it is or as a Docker config would have it."""
     users = [*FIRST.items(), *SECOND.items()]
     encoded = [base64.b64encode(f"{user}:{password}".encode()).decode() for user, password in users]
     look = ["grep", "--recursive", "--files-with-matches", "--no-messages", "--fixed-strings", "--devices=skip"]
     patterns = [f"--regexp={text}" for text in [*PASSWORDS, *encoded]]
-    return subprocess.run([*look, *patterns, *folders], capture_output=True, text=True, check=False).stdout.split()
-
-
-def docker_configs() -> set[Path]:
-    """Where a login could have been kept."""
-    return {path for home in ("/root", str(Path.home())) for path in Path(home, ".docker").glob("**/*")}
+    return subprocess.run([*look, *patterns, *KEPT], capture_output=True, text=True, check=False).stdout.split()
 
 
 class CommandLines:
@@ -390,12 +399,14 @@ def test_a_registry_without_tls(first: PrivateRegistry) -> None:
 
 
 def test_a_pull_that_is_killed_leaves_no_login_behind(
-    shop: tuple[Environment, dict[str, Any], list[str]], first: PrivateRegistry, second: PrivateRegistry
+    shop: tuple[Environment, dict[str, Any], list[str]],
+    first: PrivateRegistry,
+    second: PrivateRegistry,
+    temporary: Path,
 ) -> None:
     environment, services, _ = shop
     given = logins_of(first, second)
     release = environment.release(services, environment.preflight(services, logins=given)["digests"])
-    temporary = set(Path(tempfile.gettempdir()).iterdir())
     with CommandLines() as seen:
         # The release folder is in its place just before the pulls begin.
         environment.kill_when(
@@ -407,8 +418,8 @@ def test_a_pull_that_is_killed_leaves_no_login_behind(
     assert seen.lines
     said = leaked(environment) + "\n".join(seen.lines)
     assert [password for password in PASSWORDS if password in said] == []
-    assert holders("/tmp", "/var/tmp", "/dev/shm", "/run", "/root/.docker", "/etc/docker") == []  # noqa: S108
-    assert set(Path(tempfile.gettempdir()).iterdir()) - temporary == set()
+    assert holders() == []
+    assert list(temporary.iterdir()) == []
 
     assert environment.deploy_services(services, logins=given).changed[:1] == ["stage"]
     assert environment.version() == "1.0"
@@ -440,7 +451,7 @@ def test_ansible_at_its_most_talkative_tells_no_password(
         "release_fingerprint_key": "k" * 32,
         "docker_registries": registries,
     }
-    play = Play(tmp_path, environment.root, variables, {"roles": ["release"]})
+    play = Play(tmp_path, environment.root, variables, {"roles": ["backend", "release"]})
     try:
         good = play.run("--check", "--diff", "-vvvv")
         registries[0]["password"] = f"{odd}, mistyped"
