@@ -285,6 +285,10 @@ class Environment:
             return self.routed() != release
         return False
 
+    def has_ended(self, release: str) -> bool:
+        """Whether nothing of a release runs any more."""
+        return not self.lab.docker("ps", "--quiet", "--filter", f"label=org.slipway.release={release}")
+
     def serves(self, version: str) -> None:
         """AssertionError unless this version serves, is just what its release declares, and nothing was lost."""
         assert self.version() == version
