@@ -2,7 +2,8 @@
 
     make bench              a few minutes
     make bench fresh=1      and a fresh machine from nothing, some minutes more
-    make bench only=ssh     only on a host of its own over SSH; only=here on this machine by a local connection
+    make bench only=ssh     only on a host of its own over SSH; only=here on this machine by a local connection,
+                            only=fleet on six hosts, and on two that are cold
 
 It needs root, or sudo that asks for no password, and a machine that has been set up (tests/setup.yml).
 It deploys an environment of its own, `slipway-bench`, and another on a host that it boots; it removes all of it in
@@ -32,6 +33,7 @@ import yaml
 from slipway.protocol import PROTOCOL
 from tests.bench import by_hand
 from tests.bench.commands import attempt, out, step, timed
+from tests.bench.fleet import Fleet
 from tests.bench.images import REGISTRY, Images
 from tests.bench.poller import Poller, Seen, watched
 from tests.bench.reach import Reach
@@ -90,6 +92,8 @@ ssh        a host of its own, by an SSH connection that each run opens anew; soa
            has moved, are taken off by the ledger where it says so
 gap        longest time between two good answers, asked 100 times a second
 image      unpacked: the engine's Size; gzipped: config and layers of the registry's manifest, in 10^6 bytes
+fleet      six hosts of a lab on this machine, which share its cores; the floor is the same on one of them
+cold       a bare host until it is verified; the floor is apt, pull, migrate, up --wait over ssh on another one
 idle RSS   VmRSS of the container's processes after 100 requests, in 2^20 bytes
 """
 
@@ -353,7 +357,7 @@ def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-WHERE: dict[str, type[Here | Reach]] = {"here": Here, "ssh": Reach}
+WHERE: dict[str, type[Here | Reach | Fleet]] = {"here": Here, "ssh": Reach, "fleet": Fleet}
 
 
 if __name__ == "__main__":
