@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 LOCK = Path(__file__).parent / "inventories/local/images.lock.yml"
+ENGINE = Path(__file__).parent / "tests/engine"
 REPOSITORY = "127.0.0.1:5000/slipway/backend"
 
 
@@ -20,8 +21,9 @@ def pytest_configure() -> None:
             os.environ.setdefault("SLIPWAY_BACKEND_IMAGE", f"{REPOSITORY}@{list(tags.values())[-1]}")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist names the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that deploy on this machine together, on one of the workers: it has one edge, and they change it."""
     for item in items:
-        if item.get_closest_marker("docker"):
+        if item.get_closest_marker("docker") or ENGINE in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("this machine"))

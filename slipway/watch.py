@@ -15,6 +15,8 @@ from slipway.network import established
 PROBES_A_SECOND = 20
 PATIENCE = 1.0
 """Seconds after which a probe counts as not answered."""
+LATE = 0.5
+"""Seconds from which on a probe that was answered in the end has waited to be served."""
 LOOK = 0.1
 """Seconds between two looks at connections, containers and the access log."""
 SERVER_ERROR = 500
@@ -23,7 +25,8 @@ SERVER_ERROR = 500
 class Prober:
     """Asks the edge 20 times a second, as a client would, and adds up for how long nobody was served.
 
-    `missed` is in seconds, with a resolution of one probe: 50 ms.
+    What counts is the time until a probe failed, and until one was answered that had to wait for it. `missed` is in
+    seconds, with a resolution of one probe: 50 ms.
     """
 
     def __init__(self, targets: Iterable[tuple[int, str]]) -> None:
@@ -57,6 +60,8 @@ class Prober:
             took = time.monotonic() - began
             if answer.error or answer.status >= SERVER_ERROR:
                 self._missed[at] += max(took, pause)
+            elif took > LATE:
+                self._missed[at] += took
             self._end.wait(max(pause - took, 0.0))
 
 

@@ -102,8 +102,10 @@ def test_a_drain_waits_for_open_connections_and_no_longer() -> None:
 
 class Handler(BaseHTTPRequestHandler):
     status = 200
+    waits = 0.0
 
     def do_GET(self) -> None:
+        time.sleep(type(self).waits)
         self.send_response(type(self).status)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -114,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> ThreadingHTTPServer:
-    Handler.status = 200
+    Handler.status, Handler.waits = 200, 0.0
     return ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 
 
@@ -134,6 +136,25 @@ def test_the_prober_adds_up_for_how_long_nobody_was_served(server: ThreadingHTTP
         thread.join()
         server.server_close()
     assert 0.25 <= prober.missed <= 0.6
+
+
+def test_the_prober_counts_how_long_it_waited_for_an_answer_that_was_good_in_the_end(
+    server: ThreadingHTTPServer,
+) -> None:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        with Prober([(server.server_address[1], "/")]) as prober:
+            time.sleep(0.2)
+            Handler.waits = 0.7
+            time.sleep(0.2)
+            Handler.waits = 0.0
+            time.sleep(0.8)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert 0.65 <= prober.missed <= 1.0
 
 
 def test_a_port_on_which_nobody_listens_counts_in_full(server: ThreadingHTTPServer) -> None:
