@@ -59,6 +59,8 @@ KEEP_ALIVE = "4s"
 servers close it, since a request on a connection that is being closed would be lost."""
 DIAL = 1.0
 """Seconds that connecting may take."""
+SIT_OUT_AT_ONCE = 0.25
+"""Seconds in which another replica of a release that is watched is tried before the release before is."""
 SIT_OUT = "2s"
 """How long a replica that could not be reached gets no request, where there are others."""
 
@@ -104,16 +106,24 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def site(
-    manifest: Manifest, upstreams: Upstreams, maintenance: Maintenance | None = None, tier: Tier | None = None
+    manifest: Manifest,
+    upstreams: Upstreams,
+    maintenance: Maintenance | None = None,
+    tier: Tier | None = None,
+    behind: Upstreams | None = None,
 ) -> Site:
     """Lay out the site of a release: every service that has a port, on loopback and under its public names.
 
-    Where there is an edge tier, it has the names, and this host answers it on its private address. In
+    `behind` is where the release before listens while this one is watched: it gets the requests that this one does
+    not even accept. Where there is an edge tier, it has the names, and this host answers it on its private address. In
     maintenance everything answers 503 with a page, but for each service's own health path. Values are taken as they
     are: `slipway.inventory` has refused whatever could mean something else in a Caddyfile.
     """
     services = {name: spec for name, spec in manifest.services.items() if spec.port is not None}
-    blocks = [_switched(manifest, spec, upstreams[name], maintenance) for name, spec in services.items()]
+    blocks = [
+        _switched(manifest, spec, upstreams[name], maintenance, (behind or {}).get(name, ()))
+        for name, spec in services.items()
+    ]
     return Site(
         entry="\n".join([_HEAD, *_entry(manifest, services, tier)]),
         switch="\n".join([f"# release {manifest.id}\n{_HEAD}", *blocks]),
@@ -143,20 +153,42 @@ def _socket(spec: Service) -> str:
     return f"bind unix/{SOCKETS}/{spec.host_port}.sock"
 
 
-def _switched(manifest: Manifest, spec: Service, upstreams: Sequence[str], maintenance: Maintenance | None) -> str:
+def _switched(
+    manifest: Manifest,
+    spec: Service,
+    upstreams: Sequence[str],
+    maintenance: Maintenance | None,
+    behind: Sequence[str],
+) -> str:
     """What the switch does with a request to this service, whichever way it came in."""
     where = [
         _socket(spec),
         # Two releases that are reached alike are still two: Caddy passes over a configuration that it has already.
         f"vars release {manifest.id}",
     ]
-    inner = _proxy(spec, upstreams) if maintenance is None else _closed(spec, upstreams, maintenance)
+    if maintenance is not None:
+        inner = _closed(spec, upstreams, maintenance)
+    elif behind:
+        inner = _watched(spec, upstreams, behind)
+    else:
+        inner = _proxy(spec, upstreams)
     # The switch listens on sockets alone. A port stands here because a site needs an address of its own.
     return _block(f"http://:{spec.host_port}", [*where, *inner])
 
 
 def _proxy(spec: Service, upstreams: Sequence[str]) -> list[str]:
     return _to(upstreams, spec, KEEP_ALIVE)
+
+
+def _watched(spec: Service, upstreams: Sequence[str], behind: Sequence[str]) -> list[str]:
+    """To a release that is watched, and to the one before where that one takes no connection any more.
+
+    A request that has reached it is never asked twice: nobody knows what became of it there. One that waited for it
+    would be lost when the way back has the switch load its configuration anew.
+    """
+    at_once = _to(upstreams, spec, KEEP_ALIVE, patience=SIT_OUT_AT_ONCE if len(upstreams) > 1 else 0)
+    matcher = "@unreached vars_regexp {err.message} ^dial"
+    return [*at_once, *_lines("handle_errors", [matcher, *_lines("handle @unreached", _proxy(spec, behind))])]
 
 
 def _over(upstreams: Sequence[str], spec: Service) -> list[str]:
@@ -179,7 +211,13 @@ def _over(upstreams: Sequence[str], spec: Service) -> list[str]:
     return _to(upstreams, spec, "off", checks)
 
 
-def _to(upstreams: Sequence[str], spec: Service, keepalive: str, checks: Sequence[str] = ()) -> list[str]:
+def _to(
+    upstreams: Sequence[str],
+    spec: Service,
+    keepalive: str,
+    checks: Sequence[str] = (),
+    patience: float | None = None,
+) -> list[str]:
     several = [f"fail_duration {SIT_OUT}"] if len(upstreams) > 1 else []
     transport = [
         f"dial_timeout {DIAL:g}s",
@@ -189,7 +227,7 @@ def _to(upstreams: Sequence[str], spec: Service, keepalive: str, checks: Sequenc
     options = [
         "import forwarded",
         "lb_policy round_robin",
-        f"lb_try_duration {_seconds(spec.route.patience)}",
+        f"lb_try_duration {_seconds(spec.route.patience if patience is None else patience)}",
         f"lb_try_interval {TRY_AGAIN}",
         *several,
         *checks,

@@ -41,23 +41,35 @@ class Traffic:
         """Whether it goes to this release, on the release's own terms."""
         return self._edge.site(manifest.name) == self._wanted(manifest)
 
-    def send_to(self, manifest: Manifest) -> None:
-        """Send it to this release. Raises :class:`SlipwayError`, with everything as it was."""
-        if wanted := self._wanted(manifest):
+    def send_to(self, manifest: Manifest, behind: Manifest | None = None) -> None:
+        """Send it to this release, and to the one `behind` where this one takes none.
+
+        Raises :class:`SlipwayError`, with everything as it was.
+        """
+        if wanted := self._wanted(manifest, behind):
             # Where there is an edge tier, it ends TLS, and no key has to lie here too.
             files = {} if self._edge.tier() else certificates(self._store.path(manifest.id))
             self._edge.apply(manifest.name, wanted, files)
         else:
             self._edge.remove(manifest.name)
 
-    def _wanted(self, manifest: Manifest) -> Site | None:
+    def _wanted(self, manifest: Manifest, behind: Manifest | None = None) -> Site | None:
         """The site of this release; None where it has nothing to answer, or no address on this host yet."""
-        where = addresses(self._store.path(manifest.id), manifest)
+        upstreams = self._listening(manifest)
+        if not upstreams:
+            return None
+        return site(manifest, upstreams, self.maintenance(), self._edge.tier(), self._listening(behind))
+
+    def _listening(self, manifest: Manifest | None) -> dict[str, list[str]]:
+        """Service -> where its replicas listen."""
         upstreams: dict[str, list[str]] = {}
+        if manifest is None:
+            return upstreams
+        where = addresses(self._store.path(manifest.id), manifest)
         for one in instances(manifest.services):
             if where and (port := manifest.services[one.service].port):
                 upstreams.setdefault(one.service, []).append(f"{where[one.name]}:{port}")
-        return site(manifest, upstreams, self.maintenance(), self._edge.tier()) if upstreams else None
+        return upstreams
 
     def maintenance(self) -> Maintenance | None:
         """What users are told while they are kept out; None while they are not."""
@@ -104,12 +116,18 @@ class Switch:
                     with self._timed("start"):
                         self._start()
                 log = AccessLog(self._edge.log(self._manifest.name))
+                # With nothing to return to there is nothing to find out in time.
+                watched = terms.seconds > 0 and self._plan.fall_back is not None
+                beside = self._beside() if watched else None
                 with self._timed("switch"):
-                    self._traffic.send_to(self._manifest)
+                    self._traffic.send_to(self._manifest, beside)
                     self._store.point(self._manifest.id)
                 switched = time.monotonic()
                 with self._timed("soak"):
-                    self._soak(log, terms, switched)
+                    if watched:
+                        self._soak(log, terms, switched)
+                    if beside:
+                        self._traffic.send_to(self._manifest)
             except SlipwayError as error:
                 raise self._undone(error) from error
             with self._timed("drain"):
@@ -183,10 +201,16 @@ class Switch:
         if single:
             self._store.project(manifest).stop(_containers(manifest, single))
 
+    def _beside(self) -> Manifest | None:
+        """The release before, where it still runs and can take what the new one does not accept."""
+        before = self._plan.fall_back
+        if before is None or self._moved or before not in self._plan.stop or before not in self._store.ids():
+            return None
+        manifest = self._store.manifest(before)
+        overlaps = all(spec.update == "overlap" for spec in manifest.services.values() if spec.port)
+        return manifest if overlaps else None
+
     def _soak(self, log: AccessLog, terms: Soak, switched: float) -> None:
-        if not terms.seconds or not self._plan.fall_back:
-            # With nothing to return to there is nothing to find out in time.
-            return
         health = self._gate(self._manifest).watch()
         if wrong := soak(switched + terms.seconds, lambda: health() or log.complaint(terms)):
             raise UnhealthyError(f"It did not bear up once traffic had moved: {wrong}.", "")

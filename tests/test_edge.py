@@ -89,6 +89,16 @@ def test_a_single_one_never_sits_out_since_nobody_could_stand_in() -> None:
     assert "fail_duration" not in switch()
 
 
+def test_behind_a_release_that_is_watched_stands_the_one_before_for_what_it_does_not_accept() -> None:
+    text = site(manifest(api=API), {"api": ["10.207.0.18:8000"]}, behind={"api": ["10.207.0.2:8000"]}).switch
+    first, errors = text.split("\thandle_errors {\n")
+    assert "reverse_proxy 10.207.0.18:8000 {" in first
+    assert "lb_try_duration 0s" in first, "nobody waits for one that is gone"
+    assert errors.startswith("\t\t@unreached vars_regexp {err.message} ^dial\n\t\thandle @unreached {\n")
+    assert "reverse_proxy 10.207.0.2:8000 {" in errors
+    assert "lb_try_duration 5s" in errors
+
+
 def test_patience_and_the_time_to_answer_are_those_of_the_contract() -> None:
     shop = manifest(api=routed(patience=7.5, answer_timeout=300))
     text = site(shop, {"api": ["10.207.0.2:8000"]}).switch
