@@ -35,7 +35,7 @@ ifdef tests
 	$(AS_ROOT) .venv/bin/pytest $(tests)
 else
 	$(AS_ROOT) .venv/bin/pytest -m core
-	$(AS_ROOT) .venv/bin/pytest -m 'not faults' --numprocesses 2 --dist loadgroup
+	$(AS_ROOT) .venv/bin/pytest -m 'not faults' --numprocesses 2
 endif
 
 faults: | root .venv/dev ## kill, break and starve a deploy under load, in every way that the kit promises to stand
