@@ -46,6 +46,7 @@ class StageRequest(Run):
     logins: dict[str, Login] = msgspec.field(default_factory=dict)
     allow_unsafe: bool = False
     migrates: bool = True
+    migrates_on: str = ""
 
 
 class ReleaseRequest(Run):
@@ -81,6 +82,7 @@ def _stage(data: bytes, root: Path) -> dict[str, Any]:
         logins=request.logins,
         allow_unsafe=request.allow_unsafe,
         migrates=request.migrates,
+        migrates_on=request.migrates_on,
     )
 
 

@@ -71,12 +71,13 @@ class Deploy:
         logins: Logins = NO_LOGINS,
         allow_unsafe: bool = False,
         migrates: bool = True,
+        migrates_on: str = "",
     ) -> dict[str, Any]:
         """Bring a release to the host and look what it would do to the schema. Touches nothing that runs.
 
         `logins` are for the registries of its images. `pending` tells what :meth:`migrate` would apply; a step that is
         refused is refused here already. Hosts that share a database have one that `migrates`, and the others do not
-        look.
+        look. `migrates_on` names it where it is none of this run: then nothing may be pending.
         """
         manifest = release.manifest
         missing = self._missing(release)
@@ -93,6 +94,12 @@ class Deploy:
                     self._bring(release, pool, logins)
                 pending = self.schema.plan(manifest) if migrates else []
                 self.schema.refuse(manifest, pending, allow_unsafe=allow_unsafe)
+                if pending and migrates_on:
+                    raise PreflightError(
+                        f"{manifest.name} has pending migrations, which are applied on {migrates_on}, where the "
+                        "backups of earlier ones are, and this run leaves that host out.",
+                        "Run it without --limit, or with that host in it.",
+                    )
             if migrates and not pending:
                 self.schema.note(manifest, lambda: self._entry("migrate", manifest))
             return {

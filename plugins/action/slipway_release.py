@@ -24,7 +24,7 @@ VERBS = {
 }
 ON_RELEASE = ("migrated", "active", "returned", "verified")
 TAKES = {
-    "staged": {"pool": "pool", "allow_unsafe": "allow_unsafe", "migrates": "migrates"},
+    "staged": {"pool": "pool", "allow_unsafe": "allow_unsafe", "migrates": "migrates", "migrates_on": "migrates_on"},
     "migrated": {"allow_unsafe": "allow_unsafe"},
     "active": {"migrate": "migrate", "schema": "schema", "soak": "terms", "keep": "keep"},
     "returned": {"previous": "previous", "reason": "reason"},

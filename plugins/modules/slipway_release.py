@@ -68,6 +68,10 @@ options:
     description: Whether this host, of those that share a database, moves its schema; for I(state=staged).
     type: bool
     default: true
+  migrates_on:
+    description: The host that moves it, where that is not one of this run; for I(state=staged).
+    type: str
+    default: ""
   schema:
     description: The revision that another host has brought the database to that they share, for I(state=active).
     type: str
