@@ -54,14 +54,18 @@ class Prober:
     def _ask(self, at: int) -> None:
         port, path = self._targets[at]
         pause = 1 / PROBES_A_SECOND
+        served = True
         while not self._end.is_set():
             began = time.monotonic()
             answer = fetch("127.0.0.1", port, path, PATIENCE)
             took = time.monotonic() - began
-            if answer.error or answer.status >= SERVER_ERROR:
+            good = not answer.error and answer.status < SERVER_ERROR
+            if not good:
                 self._missed[at] += max(took, pause)
-            elif took > LATE:
+            elif took > (LATE if served else pause):
+                # The first good answer after bad ones is one that was waited for.
                 self._missed[at] += took
+            served = good
             self._end.wait(max(pause - took, 0.0))
 
 
