@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from testinfra.host import Host
 from testinfra.utils.ansible_runner import AnsibleRunner, itergroup
 
 RUNNER = AnsibleRunner.get_runner(None)
+CONNECTIONS = tempfile.TemporaryDirectory(prefix="slipway-")
 
 
 def pytest_configure() -> None:
@@ -24,6 +26,10 @@ def pytest_configure() -> None:
     if read.returncode:
         raise pytest.UsageError(read.stderr.strip().removeprefix("[ERROR]: "))
     RUNNER.inventory = json.loads(read.stdout)
+    # One connection to a host for all tests; without a path for it, SSH would open another one for each command.
+    for variables in RUNNER.inventory["_meta"]["hostvars"].values():
+        given = variables.get("ansible_ssh_extra_args", "")
+        variables["ansible_ssh_extra_args"] = f"{given} -o ControlPath={CONNECTIONS.name}/%C".strip()
     if not list(itergroup(RUNNER.inventory, "app")):
         raise pytest.UsageError("The inventory has no host in its group app.")
 
