@@ -11,7 +11,9 @@ AS_ROOT = $(shell [ "$$(id -u)" = 0 ] && echo env USER=root LOGNAME=root || echo
 LAB = $(AS_ROOT) .venv/bin/python -m lab
 NAMED = $(if $(name),--name $(name))
 
-.PHONY: up down destroy lab lab-down test faults bench fresh test-vm docs lock
+env ?= local
+
+.PHONY: up down destroy lab lab-down verify test faults bench fresh test-vm docs lock
 
 up: | root .venv/controller ## turn this machine into a running, verified backend
 	$(PLAY) playbooks/site.yml
@@ -28,6 +30,10 @@ lab: | root .venv/controller ## start hosts in containers to try things on (host
 
 lab-down: | root .venv/controller ## remove them with all they hold (name=mine)
 	@$(LAB) down $(NAMED)
+
+verify: | known .venv/dev ## test an environment's hosts as they stand, and change nothing there (env=production)
+	@PATH=$(CURDIR)/.venv/bin:$$PATH ANSIBLE_INVENTORY=inventories/$(env) \
+		.venv/bin/pytest -v -c molecule/shared/pytest.ini molecule/shared/verify
 
 test: | root .venv/dev ## lint, unit, backend, engine and molecule tests (tests=tests/test_plan.py for some of them)
 	$(PLAY) tests/setup.yml
@@ -80,3 +86,11 @@ LOCK = --generate-hashes --universal --python-version 3.11 --no-header
 root:
 	@[ "$$(id -u)" = 0 ] || command -v sudo >/dev/null \
 		|| { echo 'This needs root. Run it as root, or install sudo and give this user the right to use it.' >&2; exit 1; }
+
+.PHONY: known
+known:
+	@[ -f 'inventories/$(env)/hosts.yml' ] \
+		|| { echo 'There is no environment $(env). There are: $(subst $(space),$(comma) ,$(strip $(ENVIRONMENTS))).' >&2; exit 1; }
+ENVIRONMENTS = $(patsubst inventories/%/hosts.yml,%,$(sort $(wildcard inventories/*/hosts.yml)))
+comma = ,
+space = $() $()

@@ -105,3 +105,11 @@ def test_a_python_without_venv_is_told_with_the_package_that_has_it(bare: Path) 
         "Python has no venv module here. Install it: apt-get install -y python3-venv."
     )
     assert not (bare / ".venv").exists()
+
+
+def test_an_environment_that_does_not_exist_is_told_with_those_that_do(bare: Path) -> None:
+    for name in ("staging", "local"):
+        (bare / "inventories" / name).mkdir(parents=True)
+        (bare / "inventories" / name / "hosts.yml").touch()
+    assert refusal(bare, "verify", "env=nowhere") == "There is no environment nowhere. There are: local, staging."
+    assert not (bare / ".venv").exists()
