@@ -20,8 +20,10 @@ RUNNER = AnsibleRunner.get_runner(None)
 CONNECTIONS = tempfile.TemporaryDirectory(prefix="slipway-")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Read the inventory once for all, and say in its own sentence why that cannot be done."""
+    # molecule names another one, which it has made itself of the scenario's platforms.
+    config.option.ansible_inventory = None
     read = subprocess.run(["ansible-inventory", "--list"], capture_output=True, text=True, check=False)
     if read.returncode:
         raise pytest.UsageError(read.stderr.strip().removeprefix("[ERROR]: "))
