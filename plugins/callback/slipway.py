@@ -45,7 +45,7 @@ TICK = 0.2
 DEBUG = "ansible.builtin.debug"
 DOCUMENTS = ("status_json", "history_json")
 """Extra variables that ask for a document on stdout."""
-FOLDED = {"contract": "check", "check_secrets": "check", "identify": "check", "render": "stage"}
+FOLDED = {"contract": "check", "check_secrets": "check", "identify": "check", "take": "check", "render": "stage"}
 """Steps of a deploy that take no time to speak of, and the phase that they are counted as."""
 INCLUDES = ("ansible.builtin.include_tasks", "ansible.builtin.include_role")
 FAIL = "ansible.builtin.fail"
