@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -64,6 +67,14 @@ def at_once(act: Callable[[Given], Got], things: Iterable[Given]) -> list[Got]:
     """Do it to all of them at the same time; gives the answers in their order, or raises the first error."""
     with ThreadPoolExecutor(max_workers=16) as pool:
         return list(pool.map(act, things))
+
+
+@contextlib.contextmanager
+def alone(task: str) -> Iterator[None]:
+    """Do a task while no other lab on this machine is at it."""
+    with (Path(tempfile.gettempdir()) / f"slipway-lab-{task}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def say(text: str) -> None:

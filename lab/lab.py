@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from lab import images
-from lab.commands import KIT, at_once, out, play, say
+from lab.commands import KIT, alone, at_once, out, play, say
 from lab.machines import (
     MACHINES,
     REGISTRY,
@@ -63,20 +63,24 @@ class Lab:
         images.prepare()
         self._make_folder()
         systems = dict.fromkeys(machine.system for machine in machines)
-        built = images.built() if registry else {}
-        # One after the other: where there is none, a playbook of the kit makes it, on this machine.
-        for suite in dict.fromkeys(SUITES[system] for system in systems):
-            images.base(suite)
+        with alone("images"):
+            built = images.built() if registry else {}
+            # One after the other: where there is none, a playbook of the kit makes it, on this machine.
+            for suite in dict.fromkeys(SUITES[system] for system in systems):
+                images.base(suite)
         self._environment = {
             "LAB_FOLDER": str(self.folder),
             "LAB_INIT": images.init(),
             "LAB_UNITS": "ssh docker" if engine else "ssh",
             **dict(at_once(lambda system: _image(system, engine=engine), systems)),
         }
-        if registry:
-            make_credentials(self.folder, registry_host(self.network).partition(":")[0])
-            self._environment["LAB_REGISTRY"] = images.registry()
         services = [*(machine.name for machine in machines), *([REGISTRY] if registry else [])]
+        # What is free is anybody's until the network is there.
+        with alone("network"):
+            if registry:
+                make_credentials(self.folder, registry_host(self.network).partition(":")[0])
+                self._environment["LAB_REGISTRY"] = images.registry()
+            self.compose("create", "--no-build", "--no-recreate", *services)
         self.compose("up", "--detach", "--no-build", "--no-recreate", "--wait", "--wait-timeout", "90", *services)
         self._make_known(built)
 
@@ -187,7 +191,8 @@ def _image(system: str, *, engine: bool) -> tuple[str, str]:
     bare = images.bare(system)
     if not engine or system not in MAKERS:
         return variable, bare
-    return variable, images.with_engine(bare) or _install_engine(system, bare)
+    with alone(system):
+        return variable, images.with_engine(bare) or _install_engine(system, bare)
 
 
 def _install_engine(system: str, bare: str) -> str:
