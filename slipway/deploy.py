@@ -153,22 +153,33 @@ class Deploy:
         }
 
     def _bring(self, release: Release, pool: str, logins: Logins) -> None:
+        # Imported where there is something to bring: it takes as long as all else of a call that finds nothing to do.
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
         manifest = release.manifest
-        if not self.store.holds(release):
-            folder = self.store.place(release)
-            try:
-                settle(self.store.root, folder, manifest.project, self.daemon, pool)
-                self.store.project(manifest, folder).validate()
-            except SlipwayError:
-                self.store.drop(folder)
-                raise
-            self.store.keep(folder)
+        lacking = [image for image in sorted(set(manifest.images.values())) if self.daemon.image(image) is None]
+        # At once: neither a registry nor Compose is kept waiting by the other.
+        with ThreadPoolExecutor() as pulls:
+            pulled = [pulls.submit(self.daemon.pull, image, logins) for image in lacking]
+            self._place(release, pool)
+        for image in pulled:
+            image.result()
         project = self.store.project(manifest)
-        for image in sorted(set(manifest.images.values())):
-            if self.daemon.image(image) is None:
-                self.daemon.pull(image, logins)
         for volume, body in _volumes(manifest).items():
             project.ensure_volume(volume, body, {LABEL_NAME: manifest.name, LABEL_STACK: "app"})
+
+    def _place(self, release: Release, pool: str) -> None:
+        if self.store.holds(release):
+            return
+        manifest = release.manifest
+        folder = self.store.place(release)
+        try:
+            settle(self.store.root, folder, manifest.project, self.daemon, pool)
+            self.store.project(manifest, folder).validate()
+        except SlipwayError:
+            self.store.drop(folder)
+            raise
+        self.store.keep(folder)
 
     # --- migrate ---------------------------------------------------------------------------------------------------
 
