@@ -26,7 +26,7 @@ from slipway.errors import SlipwayError
 
 LOCAL = "127.0.0.1:5000"
 """The registry of this machine, which the kit's images are built into."""
-OWNER = 5000
+UID = 5000
 """The user that the registry runs as (images/registry/Dockerfile)."""
 DAYS = "30"
 """How long a certificate is good for; a lab does not live longer."""
@@ -55,10 +55,10 @@ def make_credentials(folder: Path, address: str) -> None:
     made = Path(tempfile.mkdtemp(prefix="registry-", dir=folder))
     with tempfile.TemporaryDirectory(dir=folder) as thrown_away:
         ca_key, ca = f"{thrown_away}/ca.key", str(folder / "registry-ca.crt")
-        _certificate(
+        certificate(
             ca_key, ca, "the lab's own authority", "basicConstraints=critical,CA:true", "keyUsage=critical,keyCertSign"
         )
-        _certificate(
+        certificate(
             str(made / "tls.key"),
             str(made / "tls.crt"),
             "the lab's registry",
@@ -67,11 +67,11 @@ def make_credentials(folder: Path, address: str) -> None:
             "extendedKeyUsage=serverAuth",
             signed_by=("-CA", ca, "-CAkey", ca_key),
         )
-    (made / "htpasswd").write_text(f"{REGISTRY_USER}:{_bcrypt(password)}\n")
+    (made / "htpasswd").write_text(f"{REGISTRY_USER}:{bcrypt(password)}\n")
     for file in made.iterdir():
         file.chmod(0o400)
-        os.chown(file, OWNER, OWNER)
-    os.chown(made, OWNER, OWNER)
+        os.chown(file, UID, UID)
+    os.chown(made, UID, UID)
     write_private(folder / "registry-password", password)
     made.rename(served)
 
@@ -186,7 +186,11 @@ def fill(registry: Registry, images: Mapping[str, Mapping[str, str]]) -> None:
     at_once(lambda item: registry.copy(item[0].partition("/")[2], item[1], source), images.items())
 
 
-def _certificate(key: str, certificate: str, name: str, *extensions: str, signed_by: tuple[str, ...] = ()) -> None:
+def certificate(key: str, certificate: str, name: str, *extensions: str, signed_by: tuple[str, ...] = ()) -> None:
+    """Write a new key, and a certificate of it with these extensions: signed with the key itself, or by an authority.
+
+    `signed_by` is how openssl is told of that authority: `-CA` and `-CAkey` with their files.
+    """
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     added = [word for extension in extensions for word in ("-addext", extension)]
     files = ["-keyout", key, "-out", certificate]
@@ -194,7 +198,7 @@ def _certificate(key: str, certificate: str, name: str, *extensions: str, signed
     out(*command, *curve, *files, *added, *signed_by, stdin=CONFIG)
 
 
-def _bcrypt(password: str) -> str:
+def bcrypt(password: str) -> str:
     """As htpasswd does, by the library that Debian logs in with: the password is on no command line."""
     library = ctypes.CDLL("libcrypt.so.1")
     library.crypt.restype = library.crypt_gensalt.restype = ctypes.c_char_p

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import hashlib
 import http.client
 import json
@@ -28,8 +27,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-UID = 5000
-"""Whom the image runs as."""
+from lab.registry import UID, bcrypt, certificate
+
 PATIENCE = 20.0
 """Seconds that it has to start."""
 OWNER = "owner"
@@ -165,12 +164,11 @@ class PrivateRegistry:
         """Make the CA and the certificate of the server; the answer is the CA's, PEM."""
         ca, ca_key = self._folder / "ca.pem", self._folder / "ca.key"
         server, key = self._folder / "server.pem", self._folder / "server.key"
-        fresh = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "7"]
-        _openssl(*fresh, "-subj", f"/CN={self.name} CA", "-keyout", str(ca_key), "-out", str(ca))
-        _openssl(
-            *(*fresh, "-subj", f"/CN={self.name}", "-keyout", str(key), "-out", str(server)),
-            *("-CA", str(ca), "-CAkey", str(ca_key), "-addext", f"subjectAltName=IP:{self.address}"),
-            *("-addext", "basicConstraints=critical,CA:FALSE"),
+        certificate(str(ca_key), str(ca), f"{self.name} CA", "basicConstraints=critical,CA:true")
+        certificate(
+            *(str(key), str(server), self.name),
+            *("basicConstraints=critical,CA:false", f"subjectAltName=IP:{self.address}"),
+            signed_by=("-CA", str(ca), "-CAkey", str(ca_key)),
         )
         shutil.chown(key, UID)
         return ca.read_text()
@@ -192,19 +190,6 @@ def free_port(address: str) -> int:
     with socket.socket() as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])
-
-
-def bcrypt(password: str) -> str:
-    """The password as an htpasswd file has it, by the system's libcrypt: Python's own `crypt` is on its way out."""
-    crypt = ctypes.CDLL("libcrypt.so.1").crypt
-    crypt.restype = ctypes.c_char_p
-    # 22 characters of bcrypt's own base64, of which hexadecimal digits are some.
-    salt = f"$2b$05${secrets.token_hex(11)}"
-    return bytes(crypt(password.encode(), salt.encode())).decode()
-
-
-def _openssl(*arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
 
 
 def _read(archive: tarfile.TarFile, name: str) -> bytes:
