@@ -8,14 +8,16 @@ of the request is in a command line, on a disk or in what Ansible shows.
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 ENGINE = "/opt/slipway/venv/bin/slipway"
@@ -24,6 +26,11 @@ PROTOCOL = 1
 USAGE = 64
 NO_ENGINE, BARE = 120, 121
 """Exit codes of the shell when there is no engine: with environments on the host, and without."""
+NOT_RUN = (126, 127)
+"""Exit codes of the shell when what should run cannot be run."""
+STRANGE = ("Use the kit and the engine of one version.", "See slipway --help.")
+"""What engines of every version tell to do about a verb or a request that they do not know."""
+PASSWORD = re.compile(r"(?P<how>Incorrect|Missing) (?P<program>\w+) password")
 VALIDATED = ("type", "required", "default", "choices", "elements")
 MODULES = Path(__file__).parent / "modules"
 
@@ -65,13 +72,20 @@ class EngineAction(ActionBase):  # type: ignore[misc]  # ansible ships no types
         if arguments and self.check:
             arguments = ("--check", *arguments)
         command = shlex.join([ENGINE, verb, "--json", *arguments])
-        done = self._low_level_execute_command(
-            f"[ -x {ENGINE} ] && exec {command}; [ -e {ENVIRONMENTS} ] && exit {NO_ENGINE}; exit {BARE}",
-            in_data=payload.encode(),
-        )
+        with become_refused():
+            done = self._low_level_execute_command(
+                f"[ -x {ENGINE} ] && exec {command}; [ -e {ENVIRONMENTS} ] && exit {NO_ENGINE}; exit {BARE}",
+                in_data=payload.encode(),
+            )
         code = int(done["rc"])
         if code in (NO_ENGINE, BARE):
             return self._without_engine(verb, fine=bare_is_fine and code == BARE)
+        if code in NOT_RUN:
+            raise AnsibleActionFail(
+                f"The engine at {ENGINE} does not run: its Python is gone. Install it (apt-get install -y python3), "
+                "and run playbooks/provision.yml for this host.",
+                result={"rc": code, "stderr": done["stderr"]},
+            )
         try:
             answer: Answer = json.loads(done["stdout"])
         except ValueError:
@@ -99,9 +113,32 @@ class EngineAction(ActionBase):  # type: ignore[misc]  # ansible ships no types
         if answer["exit"] == USAGE and self.check:
             # An engine that does not know the request is one that the real run replaces first.
             return {"changed": True, "msg": f"The engine will be replaced, so `{verb}` cannot be planned further."}
+        if answer["do_next"] in STRANGE:
+            raise AnsibleActionFail(
+                f"The engine of this host is not that of this kit: it does not understand `{verb}`. "
+                "Run playbooks/provision.yml for this host.",
+                result={"details": answer["what"], "exit": answer["exit"]},
+            )
         raise AnsibleActionFail(
             f"{answer['what']} {answer['do_next']}", result={"details": answer["details"], "exit": answer["exit"]}
         )
+
+
+@contextlib.contextmanager
+def become_refused() -> Iterator[None]:
+    """Say what to do where a host does not take the password of whoever logs in."""
+    try:
+        yield
+    except AnsibleConnectionFailure:
+        raise
+    except AnsibleError as error:
+        if refused := PASSWORD.search(str(error)):
+            why = "does not take the password" if refused["how"] == "Incorrect" else "wants a password"
+            raise AnsibleActionFail(
+                f"The kit cannot look at this host as root: {refused['program']} {why}. "
+                "Give the right one with --ask-become-pass, or as ansible_become_password from the vault."
+            ) from None
+        raise
 
 
 def options_of(module: str) -> dict[str, Any]:

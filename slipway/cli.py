@@ -47,6 +47,7 @@ class StageRequest(Run):
     allow_unsafe: bool = False
     migrates: bool = True
     migrates_on: str = ""
+    take_over: bool = False
 
 
 class ReleaseRequest(Run):
@@ -64,7 +65,7 @@ class ReleaseRequest(Run):
 
 
 class EnvironmentRequest(Run):
-    """Stop or destroy an environment."""
+    """Hold, stop or destroy an environment."""
 
     name: str
 
@@ -83,6 +84,7 @@ def _stage(data: bytes, root: Path) -> dict[str, Any]:
         allow_unsafe=request.allow_unsafe,
         migrates=request.migrates,
         migrates_on=request.migrates_on,
+        take_over=request.take_over,
     )
 
 
@@ -131,6 +133,7 @@ def _stack(data: bytes, root: Path) -> dict[str, Any]:
 
 HANDLERS: dict[str, Handler] = {
     "preflight": _preflight,
+    "hold": _on_environment(Deploy.hold),
     "stage": _stage,
     "migrate": _on_release(lambda deploy, on: deploy.migrate(on.release, allow_unsafe=on.allow_unsafe)),
     "activate": _on_release(

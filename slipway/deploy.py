@@ -21,6 +21,7 @@ from slipway.gate import Gate
 from slipway.lease import SECONDS, HeldError, Lease, Leases
 from slipway.ledger import Entry, Ledger, Phase, Result
 from slipway.network import POOL, settle, subnet_of
+from slipway.owner import Owner, refuse_another
 from slipway.plan import Activation, Have, plan_activation, plan_recovery
 from slipway.preview import preview
 from slipway.prune import prune
@@ -43,6 +44,8 @@ class Run(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The number that the run's first call was given; None for that first call."""
     wait: float = 0.0
     """Seconds to wait for another run to end."""
+    lease: float = SECONDS
+    """Seconds that the run keeps the lease between two calls."""
     check: bool = False
 
 
@@ -61,6 +64,19 @@ class Deploy:
         self._run = run
         self._fence = run.fence or 0
 
+    # --- hold ------------------------------------------------------------------------------------------------------
+
+    def hold(self) -> dict[str, Any]:
+        """Take the lease, or renew it, and do no more than put in order what a run left that is no more.
+
+        A run on several hosts takes it on the first of them before any other, so two runs meet there. It renews it on
+        the hosts that wait for their turn.
+        """
+        if self._run.check:
+            return {"changed": False}
+        with self._hold("hold", keep=self._run.lease):
+            return {"changed": False, "fence": self._fence}
+
     # --- stage -----------------------------------------------------------------------------------------------------
 
     def stage(
@@ -72,23 +88,28 @@ class Deploy:
         allow_unsafe: bool = False,
         migrates: bool = True,
         migrates_on: str = "",
+        take_over: bool = False,
     ) -> dict[str, Any]:
         """Bring a release to the host and look what it would do to the schema. Touches nothing that runs.
 
         `logins` are for the registries of its images. `pending` tells what :meth:`migrate` would apply; a step that is
         refused is refused here already. Hosts that share a database have one that `migrates`, and the others do not
         look. `migrates_on` names it where it is none of this run: then nothing may be pending.
+        `take_over` is for an environment that another inventory has deployed.
         """
         manifest = release.manifest
+        if not take_over:
+            refuse_another(self.store, Owner.of(manifest))
         missing = self._missing(release)
-        if not missing and self._serves(manifest):
+        # A run that broke off is put in order first, also where it got as far as this one would.
+        if not missing and self._serves(manifest) and not self.leases.read().unfinished:
             answer = msgspec.to_builtins(status(manifest.name, self.store.root))
             serves = {"serves": True, "status": answer, "current": manifest.id}
             return {"changed": False, "release": manifest.id, "pulled": [], **serves}
         self._refuse_revoked(manifest)
         if self._run.check:
             return self._would_stage(release, missing)
-        with self._hold("stage", keep=SECONDS):
+        with self._hold("stage", keep=self._run.lease):
             with self.ledger.phase(self._entry("stage", manifest)):
                 if missing:
                     self._bring(release, pool, logins)
@@ -192,7 +213,7 @@ class Deploy:
         if self._run.check:
             return {"changed": True, "deferred": False}
         manifest = self.store.manifest(release_id)
-        with self._hold("migrate", keep=SECONDS):
+        with self._hold("migrate", keep=self._run.lease):
             pending = self.schema.plan(manifest)
             self.schema.refuse(manifest, pending, allow_unsafe=allow_unsafe)
             steps = [step for one in pending for step in one.steps]
@@ -221,7 +242,7 @@ class Deploy:
         manifest = self.store.manifest(release_id)
         if self._run.check:
             return self._say(self._plan(manifest), release_id)
-        with self._hold("activate", keep=SECONDS if keep is None else 0.0):
+        with self._hold("activate", keep=self._run.lease if keep is None else 0.0):
             plan = self._plan(manifest)
             if plan.nothing and (failing := self._gate(manifest).look()):
                 self._clear(manifest, list(failing))

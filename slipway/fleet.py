@@ -1,6 +1,6 @@
 """The order across hosts: which of them take a release at a time, and how a run ended on each. All of it is pure.
 
-stage on all -> migrate on one -> activate batch by batch, the first of which is the canary
+lease of the first host -> stage on all -> migrate on one -> activate batch by batch, the first of which is the canary
 a failure anywhere -> no further batch, and every host that was switched goes back
 """
 
@@ -16,7 +16,16 @@ from slipway.errors import UsageError
 Size = int | str
 """Hosts in a batch: a number, or a share of all hosts such as `30%`."""
 
-Result = Literal["deployed", "as it was", "failed", "returned", "not returned", "kept", "not reached", "lost"]
+Result = Literal[
+    "deployed", "as it was", "failed", "returned", "not returned", "kept", "not reached", "lost", "not as declared"
+]
+
+WORK_SECONDS = 30.0
+"""How long a batch may take on top of what is waited for by design."""
+
+
+NEW: tuple[Result, ...] = ("deployed", "not returned", "kept", "not as declared")
+"""Where the new release serves at the end."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,31 +70,40 @@ def _count(size: Size, of: int) -> int:
     return max(1, int(number) * of // 100) if text.endswith("%") else int(number)
 
 
+def lease_seconds(*, soak: float, drains: Sequence[float]) -> float:
+    """How long hosts keep the lease of a run while they wait for a batch: it soaks, and drains as its services do."""
+    return WORK_SECONDS + soak + max(drains, default=0.0)
+
+
 def outcome(
     host: str,
     *,
     staged: Mapping[str, Any] | None,
     activated: Mapping[str, Any] | None,
     returned: Mapping[str, Any] | None,
+    verified: Mapping[str, Any] | None,
     name: str,
 ) -> Outcome:
     """Say how a run ended on a host from what its steps answered; None where a step was never reached."""
     stage, activation, way_back = staged or {}, activated or {"skipped": True}, returned or {"skipped": True}
+    verdict = verified or {}
     before, release = str(stage.get("current") or ""), str(stage.get("release") or "")
-    verdicts: list[tuple[Any, Result]] = [
+    results: list[tuple[Any, Result]] = [
         (stage.get("serves"), "as it was"),
         (activation.get("skipped"), "not reached"),
         (activation.get("unreachable"), "lost"),
         (activation.get("failed"), "failed"),
+        (verdict.get("failed") or verdict.get("unreachable"), "not as declared"),
         (way_back.get("skipped"), "deployed"),
         (way_back.get("failed") or way_back.get("unreachable"), "not returned"),
         (not way_back.get("changed"), "kept"),
     ]
-    result: Result = next((verdict for holds, verdict in verdicts if holds), "returned")
-    after = {"deployed": release, "not returned": release, "kept": release, "lost": "?"}.get(result, before)
+    result: Result = next((result for holds, result in results if holds), "returned")
+    after = "?" if result == "lost" else release if result in NEW else before
     do_next = {
         "lost": f"When {host} is back, run the play again: it finishes or undoes what it finds there.",
         "not returned": f"On {host}: slipway status --name {name}, then slipway rollback --name {name}.",
+        "not as declared": f"On {host}: slipway status --name {name} tells what differs. Then run the play again.",
     }
     return Outcome(host=host, before=before, after=after, result=result, do_next=do_next.get(result, ""))
 
@@ -104,8 +122,10 @@ def summary(name: str, outcomes: Sequence[Outcome]) -> str:
 def _headline(name: str, outcomes: Sequence[Outcome]) -> str:
     if all(one.well for one in outcomes):
         return f"{name} is deployed on {len(outcomes)} hosts."
+    if odd := [one.host for one in outcomes if one.result == "not as declared"]:
+        return f"{name} is deployed on {len(outcomes)} hosts, and not as declared on {', '.join(odd)}."
     failed = [one.host for one in outcomes if one.result in ("failed", "lost")]
     head = f"{name} is not deployed: it failed on {', '.join(failed)}"
-    if any(one.result in ("lost", "not returned", "kept") for one in outcomes):
+    if len({one.after for one in outcomes}) > 1:
         return f"{head}, and the hosts are not all on one release."
     return f"{head}. Every host serves what it served before."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from slipway import ports
 from slipway.daemon import Daemon
 from slipway.edge import Edge
 from slipway.errors import PreflightError
+from slipway.owner import Owner, refuse_another
 from slipway.registries import Login, Logins
 from slipway.store import ROOT, Store
 
 MIB = 1024 * 1024
+CLOCK_SECONDS = 60.0
+"""How far a host's clock may be from the controller's."""
 
 
 class Image(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -34,6 +38,10 @@ class PreflightRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
     ports: dict[str, int] = {}
     logins: dict[str, Login] = {}
     min_free_mb: int
+    now: float | None = None
+    """What the controller's clock says: seconds since 1970."""
+    owner: Owner | None = None
+    """The inventory that asks; None where it takes over what another one has deployed."""
     check: bool = False
 
 
@@ -41,12 +49,16 @@ def preflight(request: PreflightRequest, root: Path = ROOT) -> dict[str, Any]:
     """Check that a deploy could go through, and pin every image.
 
     The answer holds `digests`, service -> `sha256:…`. Raises :class:`PreflightError` for the first thing that is in
-    the way: daemon, disk, ports, registry.
+    the way: clock, daemon, disk, another inventory, ports, registry.
     """
+    if request.now is not None:
+        _clock(request.now)
     daemon = Daemon()
     store = Store(request.name, root)
     _disk(daemon.root(), request.min_free_mb)
     _disk(root, request.min_free_mb)
+    if request.owner:
+        refuse_another(store, request.owner)
     edge = Edge(root)
     if request.ports and not edge.exists():
         raise PreflightError(
@@ -57,6 +69,24 @@ def preflight(request: PreflightRequest, root: Path = ROOT) -> dict[str, Any]:
         _port(daemon, edge, store.name, service, port)
     digests = {service: _digest(daemon, image, request.logins) for service, image in request.images.items()}
     return {"changed": False, "digests": digests, "current": store.current()}
+
+
+def _clock(controller: float) -> None:
+    """Leases, certificates and the history go by the clock."""
+    ahead = time.time() - controller
+    if abs(ahead) > CLOCK_SECONDS:
+        raise PreflightError(
+            f"The clock of this host is {_span(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} the controller's.",
+            "Set the one that is wrong (timedatectl set-ntp true keeps it right), and run the play again.",
+        )
+
+
+def _span(seconds: float) -> str:
+    for name, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            count = round(seconds / size)
+            return f"{count} {name}{'s' if count > 1 else ''}"
+    return f"{seconds:.0f} seconds"
 
 
 def _disk(folder: Path, min_free_mb: int) -> None:

@@ -67,6 +67,8 @@ class Manifest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
     """The contract, without config files and secrets."""
     secrets: dict[str, str] = {}
     """Name of each secret (`slipway.secrets`) -> HMAC-SHA256 of its value under the same key."""
+    owner: str = ""
+    """Which inventory it comes from (:func:`owner`); empty where an older kit made it."""
     made_from: str = ""
     """The release that a host made this one from, with today's secrets (`slipway.revoked`); empty for all others."""
 
@@ -132,6 +134,11 @@ def instances(services: Mapping[str, Service]) -> list[Instance]:
 def project_of(name: str, release_id: str) -> str:
     """Name the Compose project of a release: `<name>-<first eight of the id>`."""
     return f"{name}-{release_id[:PROJECT_ID_LENGTH]}"
+
+
+def owner(key: str, name: str) -> str:
+    """Tell the inventory with this fingerprint key from all others that call an environment `name`."""
+    return fingerprint(key, f"the inventory of {name}")
 
 
 def fingerprint(key: str, content: str) -> str:

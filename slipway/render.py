@@ -26,6 +26,7 @@ from slipway.release import (
     fingerprint,
     identity,
     instances,
+    owner,
     project_of,
 )
 from slipway.secrets import held, lay_out
@@ -90,6 +91,7 @@ def render(
         fingerprints={file.path: fingerprint(key, file.content) for file in files},
         services={service: _without_secrets(spec) for service, spec in contract.items()},
         secrets={name: fingerprint(key, value) for name, value in held(files, _secret_env(contract)).items()},
+        owner=owner(key, name),
     )
     return {
         "manifest": msgspec.to_builtins(manifest),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slipway.errors import UsageError
-from slipway.fleet import Outcome, Result, Size, batches, outcome, summary
+from slipway.fleet import Outcome, Result, Size, batches, lease_seconds, outcome, summary
 
 HOSTS = ["app1", "app2", "app3", "app4", "app5"]
 
@@ -40,6 +40,11 @@ def test_a_size_that_is_none_is_refused_by_name(size: Size) -> None:
         batches(HOSTS, [1, size])
 
 
+def test_a_lease_outlasts_the_soak_and_the_longest_drain_of_a_batch() -> None:
+    assert lease_seconds(soak=10, drains=[30, 5]) == 70
+    assert lease_seconds(soak=0, drains=[]) == 30
+
+
 STAGED = {"release": "new", "current": "old", "serves": False}
 REACHED = {"changed": True}
 
@@ -51,6 +56,9 @@ REACHED = {"changed": True}
         ({"staged": STAGED, "activated": REACHED}, "old", "new", "deployed"),
         ({"staged": {**STAGED, "current": None}, "activated": REACHED}, "", "new", "deployed"),
         ({"staged": STAGED, "activated": REACHED, "returned": {"skipped": True}}, "old", "new", "deployed"),
+        ({"staged": STAGED, "activated": REACHED, "verified": {"changed": False}}, "old", "new", "deployed"),
+        ({"staged": STAGED, "activated": REACHED, "verified": {"failed": True}}, "old", "new", "not as declared"),
+        ({"staged": STAGED, "activated": REACHED, "verified": {"unreachable": True}}, "old", "new", "not as declared"),
         ({"staged": STAGED}, "old", "old", "not reached"),
         ({"staged": STAGED, "activated": {"skipped": True}}, "old", "old", "not reached"),
         ({"staged": STAGED, "activated": {"failed": True}}, "old", "old", "failed"),
@@ -67,18 +75,24 @@ REACHED = {"changed": True}
     ],
 )
 def test_how_it_ended_on_a_host(steps: dict[str, Any], before: str, after: str, result: Result) -> None:
-    given = dict.fromkeys(("staged", "activated", "returned")) | steps
+    given = dict.fromkeys(("staged", "activated", "returned", "verified")) | steps
     found = outcome("app1", name="shop", **given)
     assert (found.before, found.after, found.result) == (before, after, result)
 
 
 def test_a_host_that_was_lost_says_what_to_do_when_it_is_back() -> None:
-    found = outcome("app2", staged=STAGED, activated={"unreachable": True}, returned=None, name="shop")
+    found = outcome("app2", staged=STAGED, activated={"unreachable": True}, returned=None, verified=None, name="shop")
     assert found.do_next == "When app2 is back, run the play again: it finishes or undoes what it finds there."
 
 
+NEW = ("deployed", "kept", "not returned", "not as declared")
+
+
 def ended(**results: Result) -> list[Outcome]:
-    return [Outcome(host=host, before="0" * 16, after="1" * 16, result=result) for host, result in results.items()]
+    after = {
+        host: "1" * 16 if result in NEW else "?" if result == "lost" else "0" * 16 for host, result in results.items()
+    }
+    return [Outcome(host=host, before="0" * 16, after=after[host], result=result) for host, result in results.items()]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +106,18 @@ def ended(**results: Result) -> list[Outcome]:
         (
             ended(a1="returned", a2="lost", a3="failed"),
             "shop is not deployed: it failed on a2, a3, and the hosts are not all on one release.",
+        ),
+        (
+            ended(a1="kept", a2="failed"),
+            "shop is not deployed: it failed on a2, and the hosts are not all on one release.",
+        ),
+        (
+            [Outcome(host="a1", before="1" * 16, after="1" * 16, result="as it was"), *ended(a2="failed")],
+            "shop is not deployed: it failed on a2, and the hosts are not all on one release.",
+        ),
+        (
+            ended(a1="deployed", a2="not as declared"),
+            "shop is deployed on 2 hosts, and not as declared on a2.",
         ),
     ],
 )

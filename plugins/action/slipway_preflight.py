@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,4 +20,4 @@ class ActionModule(EngineAction):
 
     def call(self, given: Mapping[str, Any]) -> Answer:
         request = {option: value for option, value in given.items() if option != "registries"}
-        return self.engine("preflight", **request, logins=logins_of(given["registries"]))
+        return self.engine("preflight", **request, logins=logins_of(given["registries"]), now=time.time())

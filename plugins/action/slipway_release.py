@@ -1,4 +1,4 @@
-"""Thin front to `slipway stage`, `migrate`, `activate`, `return`, `verify`, `stop` and `destroy`."""
+"""Thin front to `slipway hold`, `stage`, `migrate`, `activate`, `return`, `verify`, `stop` and `destroy`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from plugins.engine import Answer, EngineAction
 from slipway.registries import logins_of
 
 VERBS = {
+    "held": "hold",
     "staged": "stage",
     "migrated": "migrate",
     "active": "activate",
@@ -24,7 +25,13 @@ VERBS = {
 }
 ON_RELEASE = ("migrated", "active", "returned", "verified")
 TAKES = {
-    "staged": {"pool": "pool", "allow_unsafe": "allow_unsafe", "migrates": "migrates", "migrates_on": "migrates_on"},
+    "staged": {
+        "pool": "pool",
+        "allow_unsafe": "allow_unsafe",
+        "migrates": "migrates",
+        "migrates_on": "migrates_on",
+        "take_over": "take_over",
+    },
     "migrated": {"allow_unsafe": "allow_unsafe"},
     "active": {"migrate": "migrate", "schema": "schema", "soak": "terms", "keep": "keep"},
     "returned": {"previous": "previous", "reason": "reason"},
@@ -40,7 +47,7 @@ class ActionModule(EngineAction):
 
     def call(self, given: Mapping[str, Any]) -> Answer:
         state = given["state"]
-        request: dict[str, Any] = {field: given[field] for field in ("run", "by", "fence", "wait")}
+        request: dict[str, Any] = {field: given[field] for field in ("run", "by", "fence", "wait", "lease")}
         request.update({name: given[option] for option, name in TAKES.get(state, {}).items()})
         if state == "staged":
             files = [{**file, "content": given["contents"][file["path"]]} for file in given["release"]["files"]]

@@ -45,7 +45,15 @@ TICK = 0.2
 DEBUG = "ansible.builtin.debug"
 DOCUMENTS = ("status_json", "history_json")
 """Extra variables that ask for a document on stdout."""
-FOLDED = {"contract": "check", "check_secrets": "check", "identify": "check", "take": "check", "render": "stage"}
+FOLDED = {
+    "contract": "check",
+    "check_secrets": "check",
+    "identify": "check",
+    "take": "check",
+    "render": "stage",
+    "hold": "stage",
+    "wait": "activate",
+}
 """Steps of a deploy that take no time to speak of, and the phase that they are counted as."""
 INCLUDES = ("ansible.builtin.include_tasks", "ansible.builtin.include_role")
 FAIL = "ansible.builtin.fail"
@@ -66,6 +74,10 @@ SAID_BY = (
 
 STANDING_FROM = ("slipway_status", "slipway_release")
 """Actions whose `status` is how an environment stands."""
+UNREACHABLE = (
+    "Nobody can log in to this host. See that it is up and that ssh gets in, or leave it out with --limit, "
+    "and run the play again."
+)
 WORTH_SAYING = 0.5
 """Seconds from which on a phase is named at the end."""
 
@@ -206,6 +218,7 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible ships no types
         with self._printer.together():
             self._line(result, "UNREACHABLE", "")
             self._paragraph(str(result.result.get("msg", "")))
+            self._paragraph(UNREACHABLE)
 
     # --- at the end ------------------------------------------------------------------------------------------------
 

@@ -44,15 +44,24 @@ def slipway_went_wrong(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
 
 def slipway_fleet_table(hosts: Sequence[str], hostvars: HostVars, name: str) -> str:
     """How a run ended on each host, as an operator reads it."""
-    outcomes = []
+    return fleet.summary(str(name), _outcomes(hosts, hostvars, name))
+
+
+def slipway_fleet_well(hosts: Sequence[str], hostvars: HostVars, name: str) -> bool:
+    """Whether it ended well on all of them."""
+    return all(one.well for one in _outcomes(hosts, hostvars, name))
+
+
+def _outcomes(hosts: Sequence[str], hostvars: HostVars, name: str) -> list[fleet.Outcome]:
+    found = []
     for host in hosts:
         known = hostvars[host]
         steps = {key: known.get(f"__release_{step}") for key, step in STEPS.items()}
-        outcomes.append(fleet.outcome(str(host), name=str(name), **steps))
-    return fleet.summary(str(name), outcomes)
+        found.append(fleet.outcome(str(host), name=str(name), **steps))
+    return found
 
 
-STEPS = {"staged": "stage", "activated": "activate", "returned": "return"}
+STEPS = {"staged": "stage", "activated": "activate", "returned": "return", "verified": "verify"}
 """What `slipway.fleet.outcome` calls a step -> what the role calls it."""
 
 
@@ -60,5 +69,12 @@ class FilterModule:
     """What Ansible finds in this file."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        filters = (slipway_answered, slipway_batches, slipway_fleet_table, slipway_missing, slipway_went_wrong)
+        filters = (
+            slipway_answered,
+            slipway_batches,
+            slipway_fleet_table,
+            slipway_fleet_well,
+            slipway_missing,
+            slipway_went_wrong,
+        )
         return {function.__name__: function for function in filters}

@@ -17,7 +17,7 @@ from ansible.errors import AnsibleFilterError
 KIT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(KIT))
 
-from slipway import inventory, render
+from slipway import fleet, inventory, release, render
 from slipway.contract import decode_services
 from slipway.errors import SlipwayError
 
@@ -65,6 +65,12 @@ def slipway_tag_strategy(environment: str) -> inventory.Strategy:
     return inventory.strategy_of(environment)
 
 
+def slipway_lease_seconds(services: object, soak: float) -> float:
+    """Seconds that a host keeps the lease of a run while others take the release; see slipway.fleet."""
+    drains = [service.drain_seconds for service in decode_services(services).values()]
+    return fleet.lease_seconds(soak=float(soak), drains=drains)
+
+
 def slipway_newest_tag(lock: Mapping[str, Mapping[str, str]], repository: str) -> str:
     """The tag that was pushed last, or `unbuilt` before the first push.
 
@@ -88,6 +94,11 @@ def slipway_wanted_images(services: object, lock: inventory.Lock) -> dict[str, d
         }
         for name, service in decode_services(services).items()
     }
+
+
+def slipway_owner(key: str, name: str) -> str:
+    """Tell the inventory with this fingerprint key from others that have an environment `name`; see slipway.release."""
+    return release.owner(str(key), str(name))
 
 
 def slipway_registry_problems(registries: object) -> list[str]:
@@ -170,7 +181,9 @@ class FilterModule:
             slipway_engine_key,
             slipway_finish,
             slipway_front,
+            slipway_lease_seconds,
             slipway_newest_tag,
+            slipway_owner,
             slipway_ports,
             slipway_problems,
             slipway_registry_problems,

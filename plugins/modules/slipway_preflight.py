@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: slipway_preflight
 short_description: Check that a deploy could go through on this host, and pin its images
 description:
-  - Looks at the Docker daemon, the free disk space, the ports and the registries. Changes nothing.
+  - Looks at the clock, the Docker daemon, the free disk space, the ports and the registries, and whether another
+    inventory has an environment of this name here. Changes nothing.
 author: Slipway
 options:
   name:
@@ -34,6 +35,14 @@ options:
       username: {description: Who reads from it., type: str, default: ""}
       password: {description: The password or token of that user., type: str, default: ""}
       ca: {description: Of no use here., type: str, default: ""}
+  owner:
+    description:
+      - Which inventory this is. An environment of this name that another one has deployed is refused; without it, it is
+        taken over.
+    type: dict
+    suboptions:
+      environment: {description: The inventory's C(slipway_environment)., type: str, required: true}
+      fingerprint: {description: What the filter C(slipway_owner) makes of its key., type: str, required: true}
   min_free_mb:
     description: Megabytes that have to be free where images and where releases are kept.
     type: int
@@ -51,6 +60,9 @@ EXAMPLES = r"""
     images:
       api: {repository: registry.example/shop/api, tag: 1.4.2, digest: ""}
     ports: {api: 4000}
+    owner:
+      environment: production
+      fingerprint: "{{ release_fingerprint_key | slipway_owner('shop-production') }}"
     min_free_mb: 500
 """
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Thin front to the verbs of a deploy: `slipway stage`, `migrate`, `activate`, `verify`, `stop` and `destroy`."""
+"""Thin front to the verbs of a deploy: `slipway hold`, `stage`, `migrate`, `activate`, `return`, `verify`, `stop`, …"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ DOCUMENTATION = r"""
 module: slipway_release
 short_description: Bring a release to a host, step by step
 description:
+  - C(held) takes the lease of the environment, or renews it, so that no other run changes it meanwhile.
   - C(staged) writes the release folder, pulls the images by digest and makes the volumes; nothing that runs is touched.
   - C(migrated) brings the database schema to what the release needs, in the release's own image.
   - C(active) makes the release serve behind its health gate; a release that fails it is taken back.
@@ -19,7 +20,7 @@ options:
     description: What shall be true of the release.
     type: str
     required: true
-    choices: [staged, migrated, active, returned, verified, stopped, absent]
+    choices: [held, staged, migrated, active, returned, verified, stopped, absent]
   name:
     description: The environment's C(slipway_name).
     type: str
@@ -34,8 +35,12 @@ options:
     description: File to its text, for I(state=staged). They may hold secrets, so they are never logged.
     type: dict
   fence:
-    description: The number that I(state=staged) gave this run; another run may have taken over since.
+    description: The number that I(state=held) or C(staged) gave this run; another run may have taken over since.
     type: int
+  lease:
+    description: Seconds that the run keeps the lease after this call.
+    type: float
+    default: 30
   wait:
     description: Seconds to wait for another run to end.
     type: float
@@ -58,6 +63,10 @@ options:
       ca: {description: Of no use here., type: str, default: ""}
   allow_unsafe:
     description: Apply steps that the release that serves may not survive, for I(state=staged) and C(migrated).
+    type: bool
+    default: false
+  take_over:
+    description: Replace what another inventory has deployed under this name, for I(state=staged).
     type: bool
     default: false
   migrate:
@@ -141,7 +150,7 @@ status:
 fence:
   description: The fencing number of this run's lease.
   type: int
-  returned: when I(state=staged)
+  returned: when I(state=held) or C(staged)
 pending:
   description: What I(state=migrated) would apply, per service, with the verdict on it; then, the revisions applied.
   type: list

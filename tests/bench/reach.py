@@ -83,7 +83,9 @@ class Reach:
         self._push(FIRST)
         step("deploy there, and start the same by hand")
         self._deploy(FIRST)
-        by_hand.write(self._lab.path(FOLDER), name=NAME, repository=self._images.repository, publish=f"{BY_HAND_PORT}")
+        by_hand.write(
+            self._lab.machine.path(FOLDER), name=NAME, repository=self._images.repository, publish=f"{BY_HAND_PORT}"
+        )
         self._by_hand(FIRST)
 
     def remove(self) -> None:
@@ -106,13 +108,15 @@ class Reach:
         tags_by_hand = [self._push(f"hand-{number}") for number in range(DEPLOYS)]
         seconds, seen = [], []
         for tag in tags:
-            deployed, saw = watched(Poller(ENTRY, self._lab.address, HOST), self._deploy, tag)
+            deployed, saw = watched(Poller(ENTRY, self._lab.machine.address, HOST), self._deploy, tag)
             told = self._last("deploy")
             self.said.append(f"new tag in {deployed.seconds:.2f} s: {phases(deployed.output)}")
             self.said.append(f"    the engine's ledger: {told}")
             seconds.append(deployed.seconds - told.not_counted)
             seen.append(saw)
-        hand = [watched(Poller(BY_HAND_PORT, self._lab.address), timed, self._by_hand, tag) for tag in tags_by_hand]
+        hand = [
+            watched(Poller(BY_HAND_PORT, self._lab.machine.address), timed, self._by_hand, tag) for tag in tags_by_hand
+        ]
         yield _beside_floor("ssh: new tag, drain and soak apart", seconds, [took for took, _ in hand], more=2.0)
         yield from seen_rows("ssh: new tag", seen, [saw for _, saw in hand])
 
@@ -159,7 +163,7 @@ class Reach:
         return self._play("deploy", backend_tag=tag)
 
     def _history(self) -> list[Told]:
-        said = self._lab.run("slipway", "history", "--name", NAME, "--last", "1000", "--json")
+        said = self._lab.machine.run("slipway", "history", "--name", NAME, "--last", "1000", "--json")
         return msgspec.json.decode(said, type=list[Told])
 
     def _last(self, verb: str) -> Told:
@@ -167,12 +171,12 @@ class Reach:
 
     def _containers(self) -> str:
         """Every container of the host that runs, and since when."""
-        ids = self._lab.docker("ps", "--quiet", "--no-trunc").split()
-        return self._lab.docker("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", *ids)
+        ids = self._lab.machine.docker("ps", "--quiet", "--no-trunc").split()
+        return self._lab.machine.docker("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", *ids)
 
     def _inventory(self) -> dict[str, object]:
         host = {
-            "ansible_host": self._lab.address,
+            "ansible_host": self._lab.machine.address,
             "ansible_user": USER,
             "ansible_ssh_common_args": " ".join(self._lab.ssh_options),
         }
@@ -203,7 +207,7 @@ class Reach:
         self._ssh(f"sudo sh -c {shlex.quote(script)}")
 
     def _ssh(self, command: str) -> None:
-        out("ssh", "-o", "ControlPath=none", *self._lab.ssh_options, f"{USER}@{self._lab.address}", command)
+        out("ssh", "-o", "ControlPath=none", *self._lab.ssh_options, f"{USER}@{self._lab.machine.address}", command)
 
     def _push(self, tag: str) -> str:
         newest = next(reversed(yaml.safe_load(LOCK.read_text())["images"][BACKEND]))

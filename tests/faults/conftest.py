@@ -1,4 +1,4 @@
-"""The machine that harm is done to, and the environment on it."""
+"""The machines that harm is done to, and the environments on them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 
 from tests import application
 from tests.faults.environment import ROW, Environment
-from tests.faults.lab import PROJECT, Lab
+from tests.faults.fleet import MACHINES, Fleet
+from tests.faults.lab import FLEET_NETWORK, FLEET_PROJECT, PROJECT, Lab
 from tests.faults.registry import Registry
 
 REPOSITORY = f"{application.REGISTRY}/{PROJECT}-images/app"
@@ -49,3 +50,28 @@ def shop(lab: Lab, registry: Registry) -> Iterator[Environment]:
     environment.write(ROW)
     yield environment
     environment.leave()
+
+
+@pytest.fixture(scope="session")
+def fleet_lab(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Three machines behind an edge tier of one, provisioned by the kit's own playbooks, with 1.0 on them."""
+    folder = tmp_path_factory.mktemp("fleet")
+    lab = Lab(folder, registry.port, machines=MACHINES, engine=True, project=FLEET_PROJECT, network=FLEET_NETWORK)
+    try:
+        lab.boot()
+        Fleet(lab, REPOSITORY).play("site").ok()
+        yield lab
+    finally:
+        lab.remove()
+
+
+@pytest.fixture
+def fleet(fleet_lab: Lab, registry: Registry) -> Iterator[Fleet]:
+    """A fleet on which one release serves everywhere: that of the case before, where it has left the fleet whole."""
+    registry.mode = "serves"
+    fleet = Fleet(fleet_lab, REPOSITORY)
+    if not fleet.is_whole():
+        fleet.destroy()
+        fleet.deploy("1.0", variables={"release_serial": "100%"}).ok()
+    yield fleet
+    fleet.leave()

@@ -1,4 +1,4 @@
-"""An environment on the lab's machine, operated as its operator does it: with playbooks, over SSH."""
+"""An environment on the lab's machines, operated as its operator does it: with playbooks, over SSH."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lab.ssh import USER
 from slipway.protocol import PROTOCOL
-from tests.faults.lab import MACHINE, Lab
+from tests.faults.lab import Lab, Machine
 from tests.faults.load import Load
 
 KIT = Path(__file__).parents[2]
 NAME = "shop-faults"
 FOLDER = f"/srv/slipway/{NAME}"
-"""Where the machine keeps it."""
+"""Where a machine keeps it."""
 HOST = "shop.test"
 """The name that the edge answers to."""
 ENTRY = 80
@@ -32,6 +33,7 @@ ROW = b"written before"
 SECRET = "never-to-be-seen-0123456789-abcdefghij"
 KEY = "k" * 32
 RECAP = re.compile(r"^\S+\s+: ok=\d+\s+changed=(?P<changed>\d+)\s+unreachable=0\s+failed=0\s", re.MULTILINE)
+TABLE = re.compile(r"^\s*(\S+) +([0-9a-f]{16}|[?-]) +([0-9a-f]{16}|[?-]) +(\S.*?)\s*$", re.MULTILINE)
 PATIENCE = 180.0
 """Seconds after which a playbook counts as hanging."""
 
@@ -46,10 +48,15 @@ class Play:
 
     @property
     def changed(self) -> int:
-        """How many tasks changed something; for a play that went through."""
-        found = RECAP.search(self.output)
+        """How many tasks changed something, on all hosts; for a play that went through."""
+        found = RECAP.findall(self.output)
         assert found, self.output
-        return int(found["changed"])
+        return sum(int(changed) for changed in found)
+
+    @property
+    def table(self) -> dict[str, tuple[str, str, str]]:
+        """Host -> the release before and after it, and how it ended there, as the play says it of several hosts."""
+        return {host: (before, after, result) for host, before, after, result in TABLE.findall(self.output)}
 
     def ok(self) -> Play:
         """The same, or AssertionError with what it printed."""
@@ -106,25 +113,31 @@ class Running:
 
 
 class Environment:
-    """The environment `shop-faults` on the lab's machine."""
+    """The environment `shop-faults` on the lab's machines for applications, behind those for an edge if it has some.
+
+    Where one machine has to be asked and none is named, that is the first.
+    """
 
     def __init__(self, lab: Lab, repository: str) -> None:
         self.lab = lab
-        self._repository = repository
-        self._inventory = lab.folder / "inventory.json"
+        self.machine = lab.machine
+        self.address = (lab.group("edge") or [lab.machine])[0].address
+        """Where users arrive."""
+        self.repository = repository
+        self.inventory = lab.folder / "inventory.json"
         self._lock = lab.folder / "images.lock.yml"
         self._started: list[Running] = []
-        self._inventory.write_text(json.dumps(self._hosts(), indent=2))
+        self.inventory.write_text(json.dumps(self._hosts(), indent=2))
 
     # --- what an operator does -------------------------------------------------------------------------------------
 
-    def start(self, playbook: str, *, check: bool = False, **variables: Any) -> Running:
+    def start(self, playbook: str, *, check: bool = False, options: Sequence[str] = (), **variables: Any) -> Running:
         """Start a playbook; with `check` it only says what it would do."""
         program = str(Path(sys.executable).with_name("ansible-playbook"))
         # A file would be one more thing to tidy, and there is no secret among them that is worth one.
         extra = ["--extra-vars", json.dumps(variables)] if variables else []
         mode = ["--check", "--diff"] if check else []
-        command = [program, "-i", str(self._inventory), *extra, *mode, f"playbooks/{playbook}.yml"]
+        command = [program, "-i", str(self.inventory), *extra, *mode, *options, f"playbooks/{playbook}.yml"]
         running = Running(command, Path(tempfile.mkdtemp(dir=self.lab.folder, prefix="cp-")))
         self._started.append(running)
         return running
@@ -150,7 +163,7 @@ class Environment:
     def digest(self, version: str) -> str:
         """The digest of a version in the registry."""
         listed = subprocess.run(
-            ["docker", "image", "inspect", "--format", "{{index .RepoDigests 0}}", f"{self._repository}:{version}"],
+            ["docker", "image", "inspect", "--format", "{{index .RepoDigests 0}}", f"{self.repository}:{version}"],
             capture_output=True,
             text=True,
             check=True,
@@ -160,9 +173,9 @@ class Environment:
     def forget(self, version: str) -> str:
         """Remove a version's image from the machine where it is there; answers its digest."""
         digest = self.digest(version)
-        reference = f"{self._repository}@{digest}"
-        if self.lab.docker("image", "ls", "--quiet", reference):
-            self.lab.docker("image", "rm", "--force", reference)
+        reference = f"{self.repository}@{digest}"
+        if self.machine.docker("image", "ls", "--quiet", reference):
+            self.machine.docker("image", "rm", "--force", reference)
         return digest
 
     def leave(self) -> None:
@@ -175,7 +188,8 @@ class Environment:
         run = f"faults-{time.monotonic_ns()}"
         # A test that broke off may have left a lease.
         request = {"protocol": PROTOCOL, "name": NAME, "run": run, "by": "faults", "wait": 90}
-        self.lab.run("slipway", "destroy", "--json", stdin=json.dumps(request))
+        for machine in self.lab.group("app"):
+            machine.run("slipway", "destroy", "--json", stdin=json.dumps(request))
 
     def services(
         self,
@@ -188,7 +202,7 @@ class Environment:
     ) -> dict[str, Any]:
         """The application's contract, with times that suit a test."""
         app: dict[str, Any] = {
-            "image": self._repository,
+            "image": self.repository,
             "tag": version,
             "user": "1001:1001",
             "port": 8000,
@@ -230,7 +244,7 @@ class Environment:
 
     def load(self) -> Load:
         """The load of its users, by way of the edge."""
-        return Load(f"{self.lab.address}:{ENTRY}", HOST)
+        return Load(f"{self.address}:{ENTRY}", HOST)
 
     def write(self, row: bytes) -> None:
         """Write a row into the database."""
@@ -245,7 +259,7 @@ class Environment:
         return str(json.loads(self._ask("GET", "/"))["version"])
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        with contextlib.closing(http.client.HTTPConnection(self.lab.address, ENTRY, timeout=10)) as connection:
+        with contextlib.closing(http.client.HTTPConnection(self.address, ENTRY, timeout=10)) as connection:
             connection.request(method, path, body=body, headers={"Host": HOST})
             answer = connection.getresponse()
             text = answer.read()
@@ -254,46 +268,47 @@ class Environment:
 
     # --- how it stands ---------------------------------------------------------------------------------------------
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self, on: Machine | None = None) -> list[dict[str, Any]]:
         """What happened, oldest first, as the operator on the machine is told."""
         runs: list[dict[str, Any]] = json.loads(
-            self.lab.run("slipway", "history", "--name", NAME, "--last", "1000", "--json")
+            (on or self.machine).run("slipway", "history", "--name", NAME, "--last", "1000", "--json")
         )
         return runs
 
-    def last(self) -> dict[str, Any]:
+    def last(self, on: Machine | None = None) -> dict[str, Any]:
         """The last run of the history."""
-        return self.history()[-1]
+        return self.history(on)[-1]
 
-    def current(self) -> str:
+    def current(self, on: Machine | None = None) -> str:
         """The release that serves, by the machine's own word."""
-        return self.lab.path(f"{FOLDER}/current").readlink().name
+        return (on or self.machine).path(f"{FOLDER}/current").readlink().name
 
-    def lease(self) -> dict[str, Any]:
+    def lease(self, on: Machine | None = None) -> dict[str, Any]:
         """Who is deploying, as the machine keeps it."""
-        lease: dict[str, Any] = json.loads(self.lab.path(f"{FOLDER}/lease.json").read_bytes())
+        lease: dict[str, Any] = json.loads((on or self.machine).path(f"{FOLDER}/lease.json").read_bytes())
         return lease
 
-    def routed(self) -> str:
-        """The release that the edge sends traffic to, by the first line of its file there."""
-        site = self.lab.path(f"/srv/slipway/edge/switch/{NAME}.caddy").read_text()
+    def routed(self, on: Machine | None = None) -> str:
+        """The release that the edge of the machine sends traffic to, by the first line of its file there."""
+        site = (on or self.machine).path(f"/srv/slipway/edge/switch/{NAME}.caddy").read_text()
         return site.partition("\n")[0].removeprefix("# release ")
 
-    def has_moved_from(self, release: str) -> bool:
-        """Whether the edge sends traffic to another release by now."""
+    def has_moved_from(self, release: str, on: Machine | None = None) -> bool:
+        """Whether the edge of the machine sends traffic to another release by now."""
         with contextlib.suppress(OSError):
-            return self.routed() != release
+            return self.routed(on) != release
         return False
 
-    def has_ended(self, release: str) -> bool:
+    def has_ended(self, release: str, on: Machine | None = None) -> bool:
         """Whether nothing of a release runs any more."""
-        return not self.lab.docker("ps", "--quiet", "--filter", f"label=org.slipway.release={release}")
+        label = f"label=org.slipway.release={release}"
+        return not (on or self.machine).docker("ps", "--quiet", "--filter", label)
 
     def serves(self, version: str) -> None:
         """AssertionError unless this version serves, is just what its release declares, and nothing was lost."""
         assert self.version() == version
         # Its exit code says whether all is as declared.
-        self.lab.run("slipway", "status", "--name", NAME)
+        self.machine.run("slipway", "status", "--name", NAME)
         assert ROW in self.rows()
 
     def goes_on(self, version: str = "1.1", **change: Any) -> None:
@@ -305,12 +320,19 @@ class Environment:
     # --- how -------------------------------------------------------------------------------------------------------
 
     def _hosts(self) -> dict[str, Any]:
-        host = {
-            "ansible_host": self.lab.address,
-            "ansible_user": USER,
-            "ansible_ssh_common_args": " ".join(self.lab.ssh_options),
+        groups = {
+            group: {
+                "hosts": {
+                    machine.name: {"ansible_host": machine.address, "host_private_address": machine.address}
+                    for machine in self.lab.group(group)
+                }
+            }
+            for group in ("app", "edge")
+            if self.lab.group(group)
         }
         variables = {
+            "ansible_user": USER,
+            "ansible_ssh_common_args": " ".join(self.lab.ssh_options),
             "slipway_name": NAME,
             "slipway_environment": "faults",
             # As behind TLS inspection: the machine shall trust what the controller trusts.
@@ -324,4 +346,4 @@ class Environment:
             "release_soak_seconds": 1,
             "edge_images_lock_file": str(KIT / "inventories/local/images.lock.yml"),
         }
-        return {"all": {"vars": variables, "children": {"app": {"hosts": {MACHINE: host}}}}}
+        return {"all": {"vars": variables, "children": groups}}

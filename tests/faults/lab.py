@@ -1,7 +1,7 @@
-"""A machine of its own to do harm to: Debian 13 with systemd, SSH and a Docker engine, in a container.
+"""Machines of their own to do harm to: Debian with systemd, SSH and a Docker engine, each in a container.
 
-It is a host of the lab, like the machines of the molecule scenarios. Its processes and files can be seen from here, so
-a test looks and kills without asking the machine, and within milliseconds.
+They are hosts of the lab, like the machines of the molecule scenarios. Their processes and files can be seen from here,
+so a test looks and kills without asking the machine, and within milliseconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from lab import lab
@@ -22,56 +22,88 @@ WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 """Keeps apart what two test runs on one machine make, and their networks."""
 PROJECT = f"slipway-test{WORKER}-faults"
 NETWORK = f"10.213.{100 + zlib.crc32(WORKER.encode()) % 100 if WORKER else 3}"
+FLEET_PROJECT = f"slipway-test{WORKER}-fleet"
+FLEET_NETWORK = f"10.213.{201 + zlib.crc32(WORKER.encode()) % 50 if WORKER else 7}"
 MACHINE = "app1"
 PATIENCE = 60.0
 """Seconds that something may take which takes a few."""
 
 
 class Lab:
-    """The machine, from :meth:`boot` to :meth:`remove`; what the controller keeps of it lies in `folder`/lab.
+    """Machines from :meth:`boot` to :meth:`remove`; what the controller keeps of them lies in `folder`/lab.
 
-    `registry_port` is the loopback port here of what it shall see as the registry on its own loopback. Two machines
-    at a time need two projects and two networks (the first three octets).
+    `registry_port` is the loopback port here of what they shall see as the registry on their own loopback. With
+    `engine` they come with the Docker engine that the kit installs, which saves doing it. Two labs at a time need two
+    projects and two networks (the first three octets).
     """
 
-    def __init__(self, folder: Path, registry_port: int, *, project: str = PROJECT, network: str = NETWORK) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        registry_port: int,
+        *,
+        machines: Sequence[str] = (MACHINE,),
+        engine: bool = False,
+        project: str = PROJECT,
+        network: str = NETWORK,
+    ) -> None:
         self.folder = folder
-        self.address = MACHINES[MACHINE].host(network).address
+        self._engine = engine
         self._lab = lab.Lab(project, folder / "lab", network=network, registry_port=registry_port)
-        self._init = 0
+        self.machines = {
+            name: Machine(name, MACHINES[name].host(network).address, self._lab.container(name), self._up)
+            for name in machines
+        }
 
-    # --- its life --------------------------------------------------------------------------------------------------
+    @property
+    def machine(self) -> Machine:
+        """The machine, or the first of several."""
+        return next(iter(self.machines.values()))
+
+    def group(self, group: str) -> list[Machine]:
+        """The machines that are for this group of an inventory."""
+        return [machine for name, machine in self.machines.items() if MACHINES[name].group == group]
 
     def boot(self) -> None:
-        """Boot it with no engine on it, and make it known, with the registry on its loopback."""
+        """Boot all of them, and make them known, with the registry on their loopback."""
         self.remove()
-        self._lab.up([MACHINES[MACHINE]], engine=False, registry=False)
-        self._look_up()
+        self._up(list(self.machines))
+        for machine in self.machines.values():
+            machine.look_up()
 
     def remove(self) -> None:
-        """Remove it with all it holds; nothing to remove is fine, and nothing is left."""
+        """Remove them with all they hold; nothing to remove is fine, and nothing is left."""
         self._lab.down()
         assert self._lab.left() == []
-
-    def lose_power(self) -> None:
-        """Everything on it ends at once, and what was not on its disk is gone."""
-        self._lab.compose("kill", MACHINE)
-
-    def power_on(self) -> None:
-        """Boot it again, and wait until it can be reached."""
-        self._lab.up([MACHINES[MACHINE]], engine=False, registry=False)
-        self._look_up()
 
     @property
     def ssh_options(self) -> list[str]:
         """How to log in; a machine that is gone is noticed soon."""
         return [*self._lab.ssh_options, "-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2"]
 
+    def _up(self, machines: Sequence[str]) -> None:
+        self._lab.up([MACHINES[name] for name in machines], engine=self._engine, registry=False)
+
+
+class Machine:
+    """One of them, which is in a `container` here; `up` boots machines by their names."""
+
+    def __init__(self, name: str, address: str, container: str, up: Callable[[Sequence[str]], None]) -> None:
+        self.name = name
+        self.address = address
+        self._container = container
+        self._up = up
+        self._init = 0
+
+    def look_up(self) -> None:
+        """Find its first process, once it has booted."""
+        self._init = int(_out(["docker", "inspect", "--format", "{{.State.Pid}}", self._container]))
+
     # --- looking ---------------------------------------------------------------------------------------------------
 
     def run(self, *command: str, stdin: str = "") -> str:
         """Run a command on it as root, and give its stdout. Raises AssertionError when it fails."""
-        return _out(["docker", "exec", "--interactive", self._lab.container(MACHINE), *command], stdin=stdin)
+        return _out(["docker", "exec", "--interactive", self._container, *command], stdin=stdin)
 
     def docker(self, *arguments: str) -> str:
         """Ask its Docker engine."""
@@ -94,6 +126,33 @@ class Lab:
         return None
 
     # --- harm ------------------------------------------------------------------------------------------------------
+
+    def lose_power(self) -> None:
+        """Everything on it ends at once, and what was not on its disk is gone."""
+        _out(["docker", "kill", self._container])
+
+    def power_on(self) -> None:
+        """Boot it again, and wait until it can be reached."""
+        self._up([self.name])
+        self.look_up()
+
+    def reboot(self) -> None:
+        """Reboot it as an administrator does, and wait until it can be reached again."""
+        self.run("systemctl", "--no-block", "reboot")
+        _out(["docker", "wait", self._container])
+        self.power_on()
+
+    @contextlib.contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Nobody can log in meanwhile, and who was is thrown out; what runs on it runs on."""
+        self.run("systemctl", "stop", "ssh.socket", "ssh")
+        self.run("sh", "-c", "pkill -KILL -x 'sshd|sshd-session' || true")
+        try:
+            yield
+        finally:
+            self.run("systemctl", "start", "ssh")
+            # The registry is reached through a connection as well.
+            self._up([self.name])
 
     def kill_engine(self, verb: str, moment: Callable[[], object] = lambda: True) -> None:
         """Kill a call with no warning: the next one of `verb`, as soon as it runs and `moment` is true."""
@@ -127,9 +186,6 @@ class Lab:
         finally:
             self.run("sh", "-c", f"rm -rf {copy} && mkdir {copy} && cp -a {folder}/. {copy}/")
             self.run("sh", "-c", f"umount {folder} && rmdir {folder} && mv {copy} {folder}")
-
-    def _look_up(self) -> None:
-        self._init = int(_out(["docker", "inspect", "--format", "{{.State.Pid}}", self._lab.container(MACHINE)]))
 
 
 def wait_for(moment: Callable[[], object], what: str, *, within: float = PATIENCE, every: float = 0.05) -> None:

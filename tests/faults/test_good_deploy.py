@@ -26,12 +26,12 @@ def test_a_good_deploy_fails_no_request_ends_no_work_and_loses_no_data(shop: Env
 
 
 def test_deploying_the_same_again_changes_nothing_and_nobody_notices(shop: Environment) -> None:
-    before = shop.lab.docker("ps", "--no-trunc", "--format", "{{.ID}} {{.CreatedAt}}")
+    before = shop.machine.docker("ps", "--no-trunc", "--format", "{{.ID}} {{.CreatedAt}}")
     with shop.load() as load:
         again = shop.deploy("1.0").ok()
     assert again.changed == 0
     assert load.seen.undisturbed().versions == ["1.0"]
-    assert shop.lab.docker("ps", "--no-trunc", "--format", "{{.ID}} {{.CreatedAt}}") == before
+    assert shop.machine.docker("ps", "--no-trunc", "--format", "{{.ID}} {{.CreatedAt}}") == before
 
 
 def test_a_plan_changes_nothing(shop: Environment) -> None:

@@ -17,10 +17,10 @@ pytestmark = pytest.mark.faults
 def test_the_host_restarts_while_a_release_starts_on_it(shop: Environment) -> None:
     with shop.load() as load:
         running = shop.start_deploy("1.1", env={"BEHAVIOUR": "slow"})
-        wait_for(lambda: shop.lab.engine("activate"), "the activation")
+        wait_for(lambda: shop.machine.engine("activate"), "the activation")
         time.sleep(1)
-        shop.lab.lose_power()
-        shop.lab.power_on()
+        shop.machine.lose_power()
+        shop.machine.power_on()
         wait_for(lambda: answers(shop), "an answer after the restart")
         running.wait().failed()
         assert shop.version() == "1.0", "it was not switched to"
@@ -35,8 +35,8 @@ def test_the_host_restarts_once_traffic_has_moved(shop: Environment) -> None:
     with shop.load() as load:
         running = shop.start_deploy("1.1", variables={"release_soak_seconds": 5})
         wait_for(lambda: shop.has_moved_from(before), "the switch", every=0.005)
-        shop.lab.lose_power()
-        shop.lab.power_on()
+        shop.machine.lose_power()
+        shop.machine.power_on()
         wait_for(lambda: answers(shop), "an answer after the restart")
         running.wait().failed()
         shop.goes_on()
@@ -46,9 +46,9 @@ def test_the_host_restarts_once_traffic_has_moved(shop: Environment) -> None:
 def test_the_docker_daemon_restarts_in_the_middle_of_a_deploy(shop: Environment) -> None:
     with shop.load() as load:
         running = shop.start_deploy("1.1", env={"BEHAVIOUR": "slow"})
-        wait_for(lambda: shop.lab.engine("activate"), "the activation")
+        wait_for(lambda: shop.machine.engine("activate"), "the activation")
         time.sleep(1)
-        shop.lab.restart_docker()
+        shop.machine.restart_docker()
         running.wait()
         shop.goes_on()
     load.seen.undisturbed()
@@ -56,13 +56,13 @@ def test_the_docker_daemon_restarts_in_the_middle_of_a_deploy(shop: Environment)
 
 def test_the_docker_daemon_restarts_and_the_edge_goes_on(shop: Environment) -> None:
     with shop.load() as load:
-        shop.lab.restart_docker()
+        shop.machine.restart_docker()
     assert load.seen.undisturbed().gap_ms < 1000, load.seen
     shop.serves("1.0")
 
 
 def test_the_disk_is_full_while_a_release_is_staged(shop: Environment) -> None:
-    with shop.lab.small(FOLDER, megabytes=4) as folder:
+    with shop.machine.small(FOLDER, megabytes=4) as folder:
         with shop.load() as load:
             filler = folder / "filler"
             with contextlib.suppress(OSError), filler.open("wb", buffering=0) as out:
@@ -93,15 +93,15 @@ def in_the_middle(shop: Environment, container: str) -> Seen:
     """Kill a container while a release starts; what users saw until the next deploy was through."""
     with shop.load() as load:
         running = shop.start_deploy("1.1", env={"BEHAVIOUR": "slow"})
-        wait_for(lambda: shop.lab.engine("activate"), "the activation")
-        shop.lab.kill_container(container)
+        wait_for(lambda: shop.machine.engine("activate"), "the activation")
+        shop.machine.kill_container(container)
         running.wait()
         shop.goes_on()
     return load.seen
 
 
 def test_the_database_is_gone_for_a_while_and_comes_back(shop: Environment) -> None:
-    data = shop.lab.path(f"/var/lib/docker/volumes/{NAME}-data/_data")
+    data = shop.machine.path(f"/var/lib/docker/volumes/{NAME}-data/_data")
     with shop.load() as load:
         (data / "gone").touch()
         time.sleep(1)

@@ -40,12 +40,12 @@ def staging(shop: Environment, _before: str) -> bool:
 
 def starting(shop: Environment, _before: str) -> bool:
     """The new release's container is there and has not passed its gate."""
-    return len(shop.lab.docker("ps", "--quiet", "--filter", "label=org.slipway.stack=app").split()) > 1
+    return len(shop.machine.docker("ps", "--quiet", "--filter", "label=org.slipway.stack=app").split()) > 1
 
 
 def migrating(shop: Environment, _before: str) -> bool:
     """The migration is at work in a container of its own."""
-    return "-once" in shop.lab.docker("ps", "--format", "{{.Names}}")
+    return "-once" in shop.machine.docker("ps", "--format", "{{.Names}}")
 
 
 def switched(shop: Environment, before: str) -> bool:
@@ -81,7 +81,7 @@ def test_the_engine_is_killed_while(moment: Moment, shop: Environment) -> None:
     before = shop.current()
     with shop.load() as load:
         running = moment.start(shop)
-        shop.lab.kill_engine(moment.verb, lambda: moment.is_so(shop, before))
+        shop.machine.kill_engine(moment.verb, lambda: moment.is_so(shop, before))
         running.wait().failed("The engine broke off")
         left = shop.version()
         shop.goes_on(moment.version)
@@ -98,12 +98,12 @@ def test_the_controller_is_killed_while_the_host_is(moment: Moment, shop: Enviro
     with shop.load() as load:
         running = moment.start(shop)
         wait_for(
-            lambda: shop.lab.engine(moment.verb) and moment.is_so(shop, before),
+            lambda: shop.machine.engine(moment.verb) and moment.is_so(shop, before),
             f"the moment of {moment.verb}",
             every=0.005,
         )
         running.kill()
-        wait_for(lambda: shop.lab.engine(moment.verb) is None, "the end of what the host was doing")
+        wait_for(lambda: shop.machine.engine(moment.verb) is None, "the end of what the host was doing")
         left = shop.version()
         shop.goes_on(moment.version)
     assert left in ("1.0", moment.version)

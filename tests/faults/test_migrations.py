@@ -17,7 +17,7 @@ def test_a_migration_that_only_adds_is_applied_while_the_old_release_serves(shop
     assert load.seen.undisturbed().versions == ["1.0", "2.0"]
     told = shop.last()
     assert (told["schema_before"], told["schema_after"], told["unavailable_ms"]) == ("0001", "0002", 0)
-    backups = list(shop.lab.path(f"{FOLDER}/backups").glob("*-0001/backup.json"))
+    backups = list(shop.machine.path(f"{FOLDER}/backups").glob("*-0001/backup.json"))
     assert [json.loads(backup.read_text())["rows"] for backup in backups] == [{"rows": 1}]
     shop.serves("2.0")
 
@@ -40,7 +40,7 @@ def test_a_migration_that_hangs_is_ended(shop: Environment) -> None:
     play.failed("took longer than 3 seconds and was ended", "still serves")
     assert load.seen.undisturbed().versions == ["1.0"]
     assert shop.last()["result"] == "failed"
-    assert "once" not in shop.lab.docker("ps", "--all", "--format", "{{.Names}}"), "nothing of it goes on"
+    assert "once" not in shop.machine.docker("ps", "--all", "--format", "{{.Names}}"), "nothing of it goes on"
     shop.serves("1.0")
     shop.goes_on("2.0")
 

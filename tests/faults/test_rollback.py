@@ -27,7 +27,7 @@ def test_so_does_one_by_the_operator_on_the_host(shop: Environment) -> None:
     first = shop.current()
     shop.deploy("1.1").ok()
     with shop.load() as load:
-        shop.lab.run("slipway", "rollback", "--name", NAME)
+        shop.machine.run("slipway", "rollback", "--name", NAME)
     assert load.seen.undisturbed().versions == ["1.1", "1.0"]
     assert shop.current() == first
     shop.serves("1.0")
@@ -104,7 +104,7 @@ def test_a_secret_that_was_revoked_does_not_come_back(shop: Environment) -> None
         back = shop.rollback().ok()
     assert load.seen.undisturbed().versions == ["1.1", "1.0"]
     assert shop.current() != first, "a release was made of the old image and today's secret"
-    config = "".join(path.read_text() for path in shop.lab.path(f"{FOLDER}/current/config").rglob("*app.json"))
+    config = "".join(path.read_text() for path in shop.machine.path(f"{FOLDER}/current/config").rglob("*app.json"))
     assert rotated in config
     assert SECRET not in config
     assert not [secret for secret in (SECRET, rotated) if secret in revoked.output + back.output]

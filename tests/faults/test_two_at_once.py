@@ -14,7 +14,7 @@ pytestmark = pytest.mark.faults
 def test_two_deploys_at_once_are_done_one_after_the_other(shop: Environment) -> None:
     with shop.load() as load:
         first = shop.start_deploy("1.1", env={"BEHAVIOUR": "slow"})
-        wait_for(lambda: shop.lab.engine("activate"), "the first one at work")
+        wait_for(lambda: shop.machine.engine("activate"), "the first one at work")
         second = shop.start_deploy("1.0", env={"WHO": "the second"})
         first.wait().ok()
         second.wait().ok()
@@ -28,7 +28,7 @@ def test_two_deploys_at_once_are_done_one_after_the_other(shop: Environment) -> 
 def test_one_that_does_not_want_to_wait_is_told_who_is_at_work(shop: Environment) -> None:
     with shop.load() as load:
         first = shop.start_deploy("1.1", env={"BEHAVIOUR": "slow"})
-        wait_for(lambda: shop.lab.engine("activate"), "the first one at work")
+        wait_for(lambda: shop.machine.engine("activate"), "the first one at work")
         second = shop.deploy("1.0", env={"WHO": "the second"}, variables={"release_lease_wait": 0})
         second.failed("is deploying here (run ", "Wait until that run has ended")
         first.wait().ok()

@@ -205,6 +205,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         ready = BEHAVIOUR != "never ready" and (BEHAVIOUR != "slow" or time.monotonic() - STARTED > 2)
         # A test puts this file there to take the database away, and removes it to give it back.
         ready = ready and not (DATA / "gone").exists()
+        # The same for one version alone, which then is not ready on one host of several.
+        ready = ready and not (DATA / f"not-{os.environ['VERSION']}").exists()
         version = "0.0" if BEHAVIOUR == "wrong version" else os.environ["VERSION"]
         unhealthy = BEHAVIOUR == "unhealthy" or (BEHAVIOUR == "unhealthy later" and time.monotonic() - STARTED > AFTER)
         status = "ready" if ready and not unhealthy else f"not ready, my configuration is {CONFIG}"
