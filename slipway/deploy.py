@@ -101,8 +101,9 @@ class Deploy:
         if not take_over:
             refuse_another(self.store, Owner.of(manifest))
         missing = self._missing(release)
-        # A run that broke off is put in order first, also where it got as far as this one would.
-        if not missing and self._serves(manifest) and not self.leases.read().unfinished:
+        # What serves while another run has the host may not be what serves after it. Where one broke off, the host is
+        # put in order first, also where it got as far as this one would.
+        if not missing and self._serves(manifest) and self.leases.read().run in ("", self._run.run):
             answer = msgspec.to_builtins(status(manifest.name, self.store.root))
             serves = {"serves": True, "status": answer, "current": manifest.id}
             return {"changed": False, "release": manifest.id, "pulled": [], **serves}
