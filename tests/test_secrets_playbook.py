@@ -131,6 +131,17 @@ def test_what_is_missing_is_generated_each_of_its_kind_and_encrypted(shop: Shop)
     assert "backend_jwt_secret" not in values, "the bundled backend is not deployed here"
 
 
+def test_an_inventory_that_is_one_file_gets_a_folder_for_its_vault(shop: Shop) -> None:
+    folder = shop.folder / "production"
+    variables = yaml.safe_load((folder / "group_vars/all/main.yml").read_text())
+    hosts = yaml.safe_load((folder / "hosts.yml").read_text())
+    hosts.setdefault("all", {})["vars"] = variables
+    (folder / "hosts.yml").write_text(yaml.safe_dump(hosts))
+    shutil.rmtree(folder / "group_vars")
+    assert "Generated: " in shop.play("production", ok=False)
+    assert vault.is_of("hex32", shop.values()["shop_token"])
+
+
 def test_a_second_run_changes_nothing(shop: Shop) -> None:
     shop.full("production")
     before = shop.vault().read_bytes()

@@ -297,6 +297,7 @@ def _opened(content: bytes, lib: VaultLib) -> str:
 
 def write(path: Path, content: bytes) -> None:
     """Replace a file at once, readable for its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
