@@ -121,7 +121,7 @@ def test_a_clock_that_is_off_by_a_day(days: int, how: str, fleet: Fleet, refused
     # The engine's clock alone: the machine has the kernel, and so the clock, of this one.
     # Such a file is read once for each name of its folder, of which there may be two.
     off = days * 86400
-    wrong = f"import time; vars(time).setdefault('right', time.time); time.time = lambda t=time: t.right() + {off}"
+    wrong = f'import time; vars(time).setdefault("right", time.time); time.time = lambda t=time: t.right() + {off}'
     found = fleet.app2.run("sh", "-c", f"ls -d {ENGINE}/lib/python3.*/site-packages").strip()
     with changed(fleet.app2, f"echo '{wrong}' > {found}/clock.pth", f"rm {found}/clock.pth"):
         refused("deploy", f"The clock of this host is {how} the controller's. Set the one that is wrong")
