@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pwd
 import secrets
+import signal
 import subprocess
 import tempfile
 import time
@@ -74,7 +75,8 @@ class Postgres:
     def stop(self) -> None:
         """End it, and remove it with its data."""
         if self._server:
-            self._server.terminate()
+            # Which waits for no client.
+            self._server.send_signal(signal.SIGINT)
             self._server.wait()
         if self._home != Path():
             out("rm", "-rf", str(self._home))
