@@ -53,6 +53,8 @@ FOLDED = {
     "render": "stage",
     "hold": "stage",
     "wait": "activate",
+    "leave": "verify",
+    "say": "verify",
 }
 """Steps of a deploy that take no time to speak of, and the phase that they are counted as."""
 INCLUDES = ("ansible.builtin.include_tasks", "ansible.builtin.include_role")
