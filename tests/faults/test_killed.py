@@ -49,8 +49,8 @@ def migrating(shop: Environment, _before: str) -> bool:
 
 
 def switched(shop: Environment, before: str) -> bool:
-    """The edge has moved traffic."""
-    return shop.has_moved_from(before)
+    """The edge has moved traffic: it is told where to, and a moment later it goes there."""
+    return shop.has_moved_from(before) and shop.version() != "1.0"
 
 
 def ending(shop: Environment, before: str) -> bool:
