@@ -17,6 +17,7 @@ from slipway.errors import SlipwayError, UsageError
 from slipway.images import Base, apt
 from slipway.images.base import BaseAnswer, recipe_key
 from slipway.images.build import Found, Image, Source, decide, key, plan, tag_of, unpack
+from slipway.images.docker import children_first
 from slipway.source import SourceError, ignore_rules, pack
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -51,6 +52,13 @@ LOCAL = Image(repository="slipway/registry", source=Source(archive="", inputs="a
 )
 def test_only_what_is_missing_is_done(image: Image, found: Found, how: str) -> None:
     assert decide(image, found) == how
+
+
+def test_an_image_is_removed_before_the_one_that_it_was_committed_from() -> None:
+    images = {"a base": "", "b host": "a base", "c host with an engine": "b host", "d other": "gone"}
+    order = children_first(images)
+    assert sorted(order) == sorted(images)
+    assert [image for image in order if image != "d other"] == ["c host with an engine", "b host", "a base"]
 
 
 def test_the_key_changes_with_everything_that_reaches_the_image() -> None:

@@ -52,7 +52,6 @@ FOLDED = {
     "take": "check",
     "render": "stage",
     "hold": "stage",
-    "wait": "activate",
     "leave": "verify",
     "say": "verify",
 }

@@ -15,7 +15,7 @@ import msgspec
 from slipway.images import base as bases
 from slipway.images.base import DAY_LABEL, Base, BaseAnswer
 from slipway.images.build import INPUTS_LABEL, Image, ImageAnswer, ensure, plan
-from slipway.images.docker import Images, remove
+from slipway.images.docker import Images, children_first, remove
 from slipway.registries import Login
 
 __all__ = ["Base", "Image", "ImagesRequest", "run"]
@@ -64,9 +64,11 @@ def run(request: ImagesRequest) -> dict[str, object]:
 
 
 def _remove(*, check: bool) -> dict[str, object]:
-    found = {image["Id"] for label in (INPUTS_LABEL, DAY_LABEL) for image in Images().labelled(label)}
+    found = {
+        image["Id"]: image["ParentId"] for label in (INPUTS_LABEL, DAY_LABEL) for image in Images().labelled(label)
+    }
     if found and not check:
-        remove(sorted(found))
+        remove(children_first(found))
     done = "to remove" if check else "removed"
     return {"changed": bool(found), "msg": f"Images {done}: {len(found)}.", "missing": [], "base": None, "images": []}
 

@@ -7,6 +7,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -34,8 +35,21 @@ class Images(Daemon):
         return [{**image, "RepoTags": image["RepoTags"] or []} for image in found]
 
 
+def children_first(images: Mapping[str, str]) -> list[str]:
+    """Ids in an order in which they can be removed. `images` are ids, each with that of what it was committed from."""
+    order = TopologicalSorter[str]()
+    for image, parent in images.items():
+        order.add(image)
+        if parent in images:
+            order.add(parent, image)
+    return list(order.static_order())
+
+
 def remove(images: list[str]) -> None:
-    """Remove images by id with all their tags. Raises :class:`SlipwayError` where a container still uses one."""
+    """Remove images by id with all their tags, in this order.
+
+    Raises :class:`SlipwayError` where a container still uses one.
+    """
     from python_on_whales import docker  # noqa: PLC0415 - see build()
     from python_on_whales.exceptions import DockerException  # noqa: PLC0415
 
