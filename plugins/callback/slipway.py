@@ -52,6 +52,7 @@ FOLDED = {
     "take": "check",
     "render": "stage",
     "hold": "stage",
+    "wait": "activate",
     "leave": "verify",
     "say": "verify",
 }
