@@ -290,11 +290,16 @@ class Deploy:
         # Where the schema stays, unless the switch has to move it.
         entry.schema_after = schema or self.ledger.schema()
         with self.ledger.phase(entry):
-            switch = Switch(manifest, plan, entry, store=self.store, edge=self.edge, daemon=self.daemon, way=way)
-            try:
-                switch.run(terms)
-            finally:
-                self._tidy(manifest.id, entry.previous)
+            Switch(
+                manifest,
+                plan,
+                entry,
+                store=self.store,
+                edge=self.edge,
+                daemon=self.daemon,
+                way=way,
+                tidy=lambda: self._tidy(manifest.id, entry.previous),
+            ).run(terms)
         return entry.unavailable_ms
 
     def _need_edge(self, manifest: Manifest) -> None:
@@ -314,9 +319,9 @@ class Deploy:
 
     def _tidy(self, *keep: str) -> None:
         """Remove containers and networks of all releases but those to keep; a way back makes them anew."""
-        for release_id in {found.release for found in self.daemon.containers(self.store.name)} - set(keep):
-            # Tidying decides nothing; the next switch tries again.
-            with suppress(SlipwayError):
+        # Tidying decides nothing; the next switch tries again.
+        with suppress(SlipwayError):
+            for release_id in {found.release for found in self.daemon.containers(self.store.name)} - set(keep):
                 self.daemon.remove_containers({LABEL_NAME: self.store.name, LABEL_RELEASE: release_id})
                 project = project_of(self.store.name, release_id)
                 self.daemon.remove_networks({LABEL_NAME: self.store.name, LABEL_PROJECT: project})

@@ -153,7 +153,7 @@ class Gate:
         interval = health.start_interval if health else CONTAINER_LOOK
         deadline = time.monotonic() + budget
         passes, next_look = 0, 0.0
-        wrong = "it was never probed"
+        wrong = state = own_check = "it was never probed"
         while time.monotonic() < deadline:
             if time.monotonic() >= next_look:
                 container = self.containers().get(one.name)
@@ -162,14 +162,16 @@ class Gate:
                         f"The service {one.name} dies again and again: {_ending(container)}.",
                         "Its last lines are below.",
                     )
-                state = _container_complaint(one.name, container) or _not_yet(one.name, container)
-                next_look = time.monotonic() + (EAGER if state else CONTAINER_LOOK)
+                state, own_check = _container_complaint(one.name, container), _not_yet(one.name, container)
+                next_look = time.monotonic() + (EAGER if state or own_check else CONTAINER_LOOK)
             wrong = state or self._probe(one)
             passes = 0 if wrong else passes + 1
-            if passes >= needed:
+            if passes >= needed and not own_check:
                 return
+            # The image's own check and these answers come at the same time, and both have to be there in the end.
+            wrong = wrong or own_check
             # A start is as quick as it is noticed; the interval is for the answers in a row.
-            time.sleep(interval if passes else min(interval, EAGER))
+            time.sleep(interval if 0 < passes < needed else min(interval, EAGER))
         raise UnhealthyError(
             f"The service {one.name} did not become healthy in {budget:g} seconds: {self._redacted(wrong)}.",
             "Its last lines are below.",

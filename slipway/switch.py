@@ -8,8 +8,9 @@ answer. Services with `update: recreate` are the exception: the old one's stops 
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
@@ -92,8 +93,12 @@ class Switch:
         edge: Edge,
         daemon: Daemon,
         way: Way | None = None,
+        tidy: Callable[[], None],
     ) -> None:
-        """`way` moves the schema in a manner that no other release may see: all are stopped before it."""
+        """`way` moves the schema in a manner that no other release may see: all are stopped before it.
+
+        `tidy` removes what neither this release nor the one before needs; it comes last, however the switch ends.
+        """
         self._manifest = manifest
         self._plan = plan
         self._entry = entry
@@ -101,6 +106,7 @@ class Switch:
         self._edge = edge
         self._daemon = daemon
         self._way = way
+        self._tidy = tidy
         self._moved = False
         self._traffic = Traffic(store, edge)
         self._began = datetime.now(UTC)
@@ -129,12 +135,13 @@ class Switch:
                     if beside:
                         self._traffic.send_to(self._manifest)
             except SlipwayError as error:
-                raise self._undone(error) from error
+                undone = self._undone(error)
+                self._tidy()
+                raise undone from error
             with self._timed("drain"):
                 self._drain(switched)
             with self._timed("stop"):
-                for old in self._plan.stop:
-                    stop_release(self._store, self._daemon, old)
+                self._stop()
 
     @contextmanager
     def _probed(self) -> Iterator[None]:
@@ -225,6 +232,16 @@ class Switch:
             targets = [(address, port) for name, address in where.items() if (port := ports[name])]
             patience = max(spec.drain_seconds for spec in manifest.services.values())
             drain(targets, switched + patience)
+
+    def _stop(self) -> None:
+        # An old release takes its time to end what it does; what is older still goes meanwhile.
+        tidying = threading.Thread(target=self._tidy)
+        tidying.start()
+        try:
+            for old in self._plan.stop:
+                stop_release(self._store, self._daemon, old)
+        finally:
+            tidying.join()
 
     def _undone(self, error: SlipwayError) -> UnhealthyError:
         """Take everything back, and say what was wrong and how it stands now."""
