@@ -32,6 +32,7 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.callback.default import CallbackModule as Default
+from ansible.plugins.loader import filter_loader
 from ansible.utils.color import stringc
 
 # The kit's own package lies beside its plugins; the controller need not have it installed.
@@ -101,6 +102,9 @@ class CallbackModule(Default):  # type: ignore[misc]  # ansible ships no types
         self._looked = False
         self._board = Board()
         self._printer = Printer(self._display, self._board)
+        # Naming one loads all of the kit's. Here, since each task on each host is a fork of this process, and would
+        # have to load them again.
+        filter_loader.get("slipway_problems")
 
     # --- while it runs ---------------------------------------------------------------------------------------------
 

@@ -60,6 +60,8 @@ def main() -> int:
     parser.add_argument("--only", choices=list(WHERE), help="measure there alone")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
+    # Build machines set it, operators do not: each run would compile the kit's plugins anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     rows: list[Row] = []
     said: list[str] = []
     complaints: list[str] = []
