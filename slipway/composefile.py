@@ -7,6 +7,8 @@ directly, which takes a tenth of a second less than importing python-on-whales f
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,17 @@ def read_folder(folder: Path) -> dict[str, Any]:
 
     Raises :class:`PreflightError` when Compose does not accept it.
     """
+    with reading_folder(folder) as document:
+        return document()
+
+
+@contextmanager
+def reading_folder(folder: Path) -> Iterator[Callable[[], dict[str, Any]]]:
+    """As :func:`read_folder`, which is under way while the caller does other things: a call waits for its end."""
     where = ["--file", str(folder / COMPOSE_FILE), "--project-directory", str(folder)]
-    found: dict[str, Any] = _plain(_config(where, do_next="Deploy again, which puts the files of the release back."))
-    return found
+    do_next = "Deploy again, which puts the files of the release back."
+    with _config(where) as compose:
+        yield lambda: _plain(_document(compose, do_next=do_next))
 
 
 def read_text(text: str) -> dict[str, Any]:
@@ -36,30 +46,47 @@ def read_text(text: str) -> dict[str, Any]:
     """
     where = ["--file", "-", "--project-directory", "/", "--env-file", "/dev/null"]
     as_written = ["--no-interpolate", "--no-path-resolution"]
-    return _config(where, *as_written, text=text, do_next="Correct app_services, and run the play again.")
+    with _config(where, *as_written) as compose:
+        return _document(compose, text, do_next="Correct app_services, and run the play again.")
 
 
-def _config(where: list[str], *options: str, text: str = "", do_next: str) -> dict[str, Any]:
+@contextmanager
+def _config(where: list[str], *options: str) -> Iterator[subprocess.Popen[str]]:
     try:
-        done = subprocess.run(
+        compose = subprocess.Popen(
             ["docker", "compose", *where, "config", "--format", "json", *options],
-            # Also where there is none, so that Compose never reads what the engine was sent.
-            input=text,
-            capture_output=True,
+            # Also where there is nothing to send, so that Compose never reads what the engine was sent.
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # What Compose says is not handed on: it may quote a value, and nothing tells here which ones are secret.
+            stderr=subprocess.DEVNULL,
             text=True,
-            check=False,
-            timeout=PATIENCE,
         )
+    except OSError as error:
+        raise _unread(error) from error
+    with compose:
+        try:
+            yield compose
+        finally:
+            compose.kill()
+
+
+def _document(compose: subprocess.Popen[str], text: str = "", *, do_next: str) -> dict[str, Any]:
+    try:
+        said, _ = compose.communicate(text, timeout=PATIENCE)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise PreflightError(
-            f"Compose could not be asked to read a file ({type(error).__name__}).",
-            "Run playbooks/provision.yml for this host.",
-        ) from error
-    if done.returncode:
-        # What Compose says is not handed on: it may quote a value, and nothing tells here which ones are secret.
+        raise _unread(error) from error
+    if compose.returncode:
         raise PreflightError("Compose does not accept the Compose file of the release.", do_next)
-    found: dict[str, Any] = msgspec.json.decode(done.stdout)
+    found: dict[str, Any] = msgspec.json.decode(said)
     return found
+
+
+def _unread(error: Exception) -> PreflightError:
+    return PreflightError(
+        f"Compose could not be asked to read a file ({type(error).__name__}).",
+        "Run playbooks/provision.yml for this host.",
+    )
 
 
 def _plain(value: Any) -> Any:

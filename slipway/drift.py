@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from slipway import composefile
 from slipway.contract import Migrate
 from slipway.daemon import LABEL_ONE_OFF, LABEL_SERVICE, Daemon
 from slipway.edge import Edge
@@ -52,8 +51,16 @@ class Difference(msgspec.Struct, frozen=True):
 # --- what there is to know, and who is asked --------------------------------------------------------------------------
 
 
-def look(store: Store, daemon: Daemon, manifest: Manifest, *, at_work: bool, ask_schema: bool) -> list[Difference]:
-    """Hold what is on this host against the release that is current.
+def look(
+    store: Store,
+    daemon: Daemon,
+    manifest: Manifest,
+    document: Callable[[], dict[str, Any]],
+    *,
+    at_work: bool,
+    ask_schema: bool,
+) -> list[Difference]:
+    """Hold what is on this host against the release that is current, whose Compose file says `document`.
 
     `at_work` says that a run holds the lease: a second release that runs is then its doing. `ask_schema` asks the
     database itself, in the running container, which takes as long as the application needs to answer.
@@ -67,11 +74,11 @@ def look(store: Store, daemon: Daemon, manifest: Manifest, *, at_work: bool, ask
     found += strangers(bodies, manifest.id, store.ids(), at_work=at_work)
     mine = release_containers(bodies, manifest.id)
     try:
-        document = composefile.read_folder(store.path(manifest.id))
+        declared = document()
     except SlipwayError:
         found.append(Difference(COMPOSE_FILE, "content", "a Compose file", "nothing that Compose reads"))
     else:
-        found += containers(document, mine, images, references)
+        found += containers(declared, mine, images, references)
     found += _edge(store, manifest)
     if ask_schema:
         found += _schema(manifest, mine, Ledger(store.folder))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import msgspec
 
+from slipway.composefile import reading_folder
 from slipway.daemon import Container, Daemon
 from slipway.drift import Difference, look
 from slipway.edge import Edge, Maintenance
@@ -130,20 +131,21 @@ def status(name: str, root: Path = ROOT, *, ask_schema: bool = False) -> Status:
     )
     if (current := store.current()) is None:
         return found
-    daemon = Daemon()
     manifest = store.manifest(current)
-    gate = gate_of(store, daemon, manifest)
-    containers = gate.containers()
-    found.environment = manifest.environment
-    found.release = current
-    found.schema = Ledger(store.folder).schema()
-    found.complaint = next(iter(gate.look().values()), "")
-    found.services = {
-        one.name: _service(one, manifest, containers.get(one.name)) for one in instances(manifest.services)
-    }
-    found.differences = _unfinished(lease) + look(
-        store, daemon, manifest, at_work=found.lease is not None, ask_schema=ask_schema
-    )
+    with reading_folder(store.path(current)) as document:
+        daemon = Daemon()
+        gate = gate_of(store, daemon, manifest)
+        containers = gate.containers()
+        found.environment = manifest.environment
+        found.release = current
+        found.schema = Ledger(store.folder).schema()
+        found.complaint = next(iter(gate.look().values()), "")
+        found.services = {
+            one.name: _service(one, manifest, containers.get(one.name)) for one in instances(manifest.services)
+        }
+        found.differences = _unfinished(lease) + look(
+            store, daemon, manifest, document, at_work=found.lease is not None, ask_schema=ask_schema
+        )
     return found
 
 

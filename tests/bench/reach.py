@@ -104,25 +104,40 @@ class Reach:
 
     def _new_tags(self) -> Iterator[Row]:
         step("over SSH: deploy new tags")
-        tags = [self._push(f"kit-{number}") for number in range(DEPLOYS)]
-        tags_by_hand = [self._push(f"hand-{number}") for number in range(DEPLOYS)]
-        seconds, seen = [], []
-        for tag in tags:
-            deployed, saw = watched(Poller(ENTRY, self._lab.machine.address, HOST), self._deploy, tag)
-            told = self._last("deploy")
-            self.said.append(f"new tag in {deployed.seconds:.2f} s: {phases(deployed.output)}")
-            self.said.append(f"    the engine's ledger: {told}")
-            seconds.append(deployed.seconds - told.not_counted)
+        yield self._timed_tags()
+        step("over SSH: deploy new tags while users ask")
+        yield from self._asked_tags()
+
+    def _timed_tags(self) -> Row:
+        """In turns, since a machine that others share is not as fast in one minute as in the next."""
+        seconds, hand = [], []
+        for number in range(DEPLOYS):
+            kit, by_hand = self._push(f"kit-{number}"), self._push(f"hand-{number}")
+            seconds.append(self._counted(self._deploy(kit)))
+            hand.append(timed(self._by_hand, by_hand))
+        return _beside_floor("ssh: new tag, drain and soak apart", seconds, hand, more=2.0)
+
+    def _asked_tags(self) -> Iterator[Row]:
+        """Whoever asks needs the cores that the host and the controller share here, so this time is one to know."""
+        seconds, seen, hand = [], [], []
+        for number in range(DEPLOYS):
+            kit, by_hand = self._push(f"asked-kit-{number}"), self._push(f"asked-hand-{number}")
+            deployed, saw = watched(Poller(ENTRY, self._lab.machine.address, HOST), self._deploy, kit)
+            seconds.append(self._counted(deployed))
             seen.append(saw)
-        hand = [
-            watched(Poller(BY_HAND_PORT, self._lab.machine.address), timed, self._by_hand, tag) for tag in tags_by_hand
-        ]
-        yield _beside_floor("ssh: new tag, drain and soak apart", seconds, [took for took, _ in hand], more=2.0)
+            hand.append(watched(Poller(BY_HAND_PORT, self._lab.machine.address), timed, self._by_hand, by_hand))
+        yield Row("ssh: the same, asked 100 times a second", "s", seconds, [took for took, _ in hand])
         yield from seen_rows("ssh: new tag", seen, [saw for _, saw in hand])
+
+    def _counted(self, deployed: Play) -> float:
+        told = self._last("deploy")
+        self.said.append(f"new tag in {deployed.seconds:.2f} s: {phases(deployed.output)}")
+        self.said.append(f"    the engine's ledger: {told}")
+        return deployed.seconds - told.not_counted
 
     def _nothing_to_change(self) -> Row:
         step("over SSH: deploy again")
-        newest, newest_by_hand = f"kit-{DEPLOYS - 1}", f"hand-{DEPLOYS - 1}"
+        newest, newest_by_hand = f"asked-kit-{DEPLOYS - 1}", f"asked-hand-{DEPLOYS - 1}"
         seconds = []
         for _ in range(TIMES):
             before = self._containers()
