@@ -153,6 +153,14 @@ def options_of(module: str) -> dict[str, Any]:
     return options
 
 
+def diffs(answer: Answer) -> list[dict[str, str]]:
+    """The files that a stack has changed, as Ansible shows them."""
+    return [
+        {"before_header": file["path"], "after_header": file["path"], "before": file["before"], "after": file["after"]}
+        for file in answer.get("diff", [])
+    ]
+
+
 def _argument_spec(options: Mapping[str, Any]) -> dict[str, Any]:
     """The documentation's options as Ansible's validation wants them."""
     spec = {}

@@ -131,6 +131,12 @@ def _stack(data: bytes, root: Path) -> dict[str, Any]:
     return stack.run(protocol.decode_request(data, stack.StackRequest), root)
 
 
+def _database(data: bytes, root: Path) -> dict[str, Any]:
+    from slipway.database import host  # noqa: PLC0415 - as above
+
+    return host.run(protocol.decode_request(data, host.DatabaseRequest), root)
+
+
 HANDLERS: dict[str, Handler] = {
     "preflight": _preflight,
     "hold": _on_environment(Deploy.hold),
@@ -150,6 +156,7 @@ HANDLERS: dict[str, Handler] = {
     "front": _front,
     "images": _images,
     "stack": _stack,
+    "database": _database,
 }
 
 

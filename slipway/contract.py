@@ -36,6 +36,16 @@ class Health(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
     """Bad answers in a row that make it unhealthy then."""
 
 
+class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """A file that the kit writes and the container sees read-only at `path`."""
+
+    path: str
+    content: Any
+    mode: str = "0440"
+    uid: int = 0
+    gid: int = 0
+
+
 class Backup(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """How the image itself saves its database, by its own client and as its own user. Commands are argument lists."""
 
@@ -69,6 +79,10 @@ class Migrate(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     """How the database is backed up before anything pending is applied; `none` goes without, and has to be said."""
     entrypoint: str | None = None
     timeout: float = 600.0
+    secret_env: dict[str, str] = {}
+    """What these commands see in their environment beside the service's, or in its place: the owner's URL, say."""
+    config_files: list[ConfigFile] = []
+    """Files that these commands see beside the service's, or in the place of those with the same path."""
 
 
 class Tls(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -117,16 +131,6 @@ class Route(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tru
         if match is None:
             raise ValueError(self.max_body)
         return int(match[1]) * _UNITS[match[2]]
-
-
-class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """A file that the kit writes and the container sees read-only at `path`."""
-
-    path: str
-    content: Any
-    mode: str = "0440"
-    uid: int = 0
-    gid: int = 0
 
 
 class ConfigSchema(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

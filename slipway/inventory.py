@@ -147,8 +147,8 @@ def _embedded(name: str, service: Service, hosts: int) -> Iterator[str]:
     if hosts > 1 and service.migrate and service.migrate.dialect == "sqlite":
         yield (
             f"The service {name} keeps its database in a file on its host (SQLite), and the group app has {hosts} "
-            "hosts, which would each have one of their own. Give it a PostgreSQL server (for the bundled backend in "
-            "backend_database_url), or leave one host in the group app."
+            "hosts, which would each have one of their own. Give it a PostgreSQL server (app_database, "
+            "docs/database.md), or leave one host in the group app."
         )
 
 
@@ -209,7 +209,8 @@ def _environment(name: str, service: Service) -> Iterator[str]:
     for variable in service.required_env:
         if variable not in service.env and variable not in service.secret_env:
             yield f"The service {name} needs {variable} in its environment. Set it in app_services.{name}.env."
-    for variable, value in service.secret_env.items():
+    migrating = service.migrate.secret_env if service.migrate else {}
+    for variable, value in {**service.secret_env, **migrating}.items():
         if len(value) < MIN_SECRET:
             yield (
                 f"The secret {variable} of {name} is shorter than {MIN_SECRET} characters. "
@@ -234,7 +235,8 @@ def _config(name: str, service: Service) -> Iterator[str]:
     paths = [config.path for config in service.config_files]
     for path in sorted({path for path in paths if paths.count(path) > 1}):
         yield f"app_services.{name}.config_files has {path} twice. Keep one of them."
-    for config in service.config_files:
+    migrating = service.migrate.config_files if service.migrate else []
+    for config in [*service.config_files, *migrating]:
         yield from _readable(config, service)
 
 

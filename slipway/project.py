@@ -6,13 +6,13 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import msgspec
 
@@ -21,7 +21,8 @@ from slipway.contract import Migrate, Volume
 from slipway.daemon import Daemon
 from slipway.errors import CommandError, PreflightError, SlipwayError
 from slipway.redact import redact, secrets_in, secrets_of
-from slipway.release import COMPOSE_FILE, ONCE, ONCE_VARIABLE, Manifest
+from slipway.release import COMPOSE_FILE, MIGRATE_ENV, ONCE, ONCE_VARIABLE, Manifest, migrating
+from slipway.secrets import CONFIG
 
 if TYPE_CHECKING:
     from python_on_whales import DockerClient
@@ -123,7 +124,7 @@ class Project:
         name = f"{self.name}-{service}-once"
         self._clear(name)
         entrypoint = [] if migrate.entrypoint is None else ["--entrypoint", migrate.entrypoint]
-        with _as_one_off(service) as override:
+        with _as_one_off(service, self._migrating(service)) as override:
             compose = [*self._compose, "--file", override]
             run = ["run", "--rm", "--no-deps", "-T", "--name", name, *entrypoint, service, *command]
             try:
@@ -153,6 +154,25 @@ class Project:
                 details=self.redacted(f"{said}{_without_progress(complained)}"),
             )
         return said
+
+    def _migrating(self, service: str) -> dict[str, Any]:
+        """What the service is overlaid with for a command of `migrate`: other files, and another environment."""
+        folder = self.folder / CONFIG / migrating(service)
+        env = folder / MIGRATE_ENV.lstrip("/")
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path != env)
+        mounts = [
+            {
+                "type": "bind",
+                "source": str(path).replace("$", "$$"),
+                "target": f"/{path.relative_to(folder)}".replace("$", "$$"),
+                "read_only": True,
+                "bind": {"create_host_path": False},
+            }
+            for path in files
+        ]
+        given = msgspec.json.decode(env.read_bytes())["secret_env"] if env.exists() else {}
+        variables = {name: value.replace("$", "$$") for name, value in given.items()}
+        return {key: value for key, value in {"volumes": mounts, "environment": variables}.items() if value}
 
     def logs(self, since: datetime) -> str:
         """The last lines of all services from `since` on, without secrets."""
@@ -237,8 +257,8 @@ class Project:
 
 
 @contextmanager
-def _as_one_off(service: str) -> Iterator[str]:
-    """A Compose file, to lay over the release's own, for a command that ends by itself.
+def _as_one_off(service: str, migrating_: Mapping[str, Any]) -> Iterator[str]:
+    """A Compose file, to lay over the release's own, for a command that ends by itself, with what it has of its own.
 
     No log is kept of what `service` prints, and whether it is healthy is not asked.
 
@@ -248,7 +268,7 @@ def _as_one_off(service: str) -> Iterator[str]:
     """
     handle = os.memfd_create("compose.yml")
     try:
-        once = {"logging": {"driver": "none"}, "healthcheck": {"disable": True}}
+        once = {"logging": {"driver": "none"}, "healthcheck": {"disable": True}, **migrating_}
         # JSON is YAML.
         os.write(handle, msgspec.json.encode({"services": {service: once}}))
         # Not /proc/self: Compose opens it in a process of its own.

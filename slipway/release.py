@@ -25,6 +25,9 @@ MANIFEST_FILE = "manifest.json"
 CERTIFICATES = "edge"
 """The folder with the files that `route.tls` gives the edge to read: <service>.crt, .key and .ca."""
 
+MIGRATE_ENV = "/.environment.json"
+"""Among the files of the commands of `migrate`: what is put into their environment."""
+
 LABEL_NAME = "org.slipway.name"
 LABEL_STACK = "org.slipway.stack"
 LABEL_RELEASE = "org.slipway.release"
@@ -129,6 +132,11 @@ def instances(services: Mapping[str, Service]) -> list[Instance]:
         for replica in range(1, services[service].replicas + 1)
     ]
     return [Instance(service, name, FIRST_ADDRESS + at) for at, (service, name) in enumerate(names)]
+
+
+def migrating(service: str) -> str:
+    """The folder below config/ with what the commands of a service's `migrate` alone see."""
+    return f"{service}@migrate"
 
 
 def project_of(name: str, release_id: str) -> str:

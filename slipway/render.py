@@ -18,6 +18,7 @@ from slipway.release import (
     LABEL_RELEASE,
     LABEL_SERVICE,
     LABEL_STACK,
+    MIGRATE_ENV,
     NAME,
     NETWORK_VARIABLE,
     ONCE_VARIABLE,
@@ -26,6 +27,7 @@ from slipway.release import (
     fingerprint,
     identity,
     instances,
+    migrating,
     owner,
     project_of,
 )
@@ -60,15 +62,12 @@ def render(
     contract = decode_services(services)
     images = {service: f"{spec.image}@{digests[service]}" for service, spec in contract.items()}
     files = [
-        File(
-            path=_folder_path(service, config),
-            content=_config_text(config),
-            mode=config.mode,
-            uid=config.uid,
-            gid=config.gid,
-        )
-        for service, spec in contract.items()
-        for config in spec.config_files
+        _file(service, config)
+        for name_, spec in contract.items()
+        for service, config in [
+            *((name_, config) for config in spec.config_files),
+            *((migrating(name_), config) for config in _migrate_files(spec)),
+        ]
     ]
     files += [file for service, spec in contract.items() for file in _edge_files(service, spec)]
     compose = _compose(name, environment, contract, images)
@@ -153,6 +152,25 @@ def _edge_files(service: str, spec: Service) -> Iterator[File]:
             yield File(path=f"{CERTIFICATES}/{service}.{ending}", content=content)
 
 
+def _file(service: str, config: ConfigFile) -> File:
+    return File(
+        path=_folder_path(service, config),
+        content=_config_text(config),
+        mode=config.mode,
+        uid=config.uid,
+        gid=config.gid,
+    )
+
+
+def _migrate_files(spec: Service) -> Iterator[ConfigFile]:
+    """What the commands of `migrate` alone see: files, and as one more file what is put into their environment."""
+    if spec.migrate is None:
+        return
+    yield from spec.migrate.config_files
+    if spec.migrate.secret_env:
+        yield ConfigFile(path=MIGRATE_ENV, content={"secret_env": spec.migrate.secret_env}, mode="0400")
+
+
 def _folder_path(service: str, config: ConfigFile) -> str:
     return f"config/{service}/{config.path.lstrip('/')}"
 
@@ -173,7 +191,12 @@ def _without_secrets(spec: Service) -> Service:
     if route.tls:
         # Both are files of the release. The key is a secret, and a certificate says nothing without it.
         route = msgspec.structs.replace(route, tls=msgspec.structs.replace(route.tls, certificate="", key=""))
-    return msgspec.structs.replace(spec, config_files=[], config_schema=[], env={}, secret_env=secret_env, route=route)
+    migrate = spec.migrate
+    if migrate:
+        migrate = msgspec.structs.replace(migrate, config_files=[], secret_env=dict.fromkeys(migrate.secret_env, ""))
+    return msgspec.structs.replace(
+        spec, config_files=[], config_schema=[], env={}, secret_env=secret_env, route=route, migrate=migrate
+    )
 
 
 def _promises(spec: Service) -> Service:

@@ -121,7 +121,7 @@ def drift(running: list[Running], wanted: dict[str, str], files_written: float) 
     return reasons
 
 
-def run(request: StackRequest, root: Path = ROOT) -> dict[str, object]:
+def run(request: StackRequest, root: Path = ROOT) -> dict[str, Any]:
     """Bring the stack to its state. The answer: `changed`, `msg`, `reasons`, `diff` (per changed file: path,
     before, after), `containers` (name, service, state, health, image).
     """
@@ -141,11 +141,11 @@ class Stack:
         self.project = f"slipway-{request.name}"
         self.folder = root / request.name
 
-    def present(self) -> dict[str, object]:
+    def present(self) -> dict[str, Any]:
         """Write what differs, start or replace what differs, and wait until all of it is healthy."""
         check = self.request.check
-        changes = [file for file in self.request.files if not _is_as_declared(file, self.folder)]
-        diff = [_diff(file, self.folder) for file in changes]
+        changes = [file for file in self.request.files if differs(file, self.folder)]
+        diff = [shown(file, self.folder) for file in changes]
         if changes:
             self._validate()
         if changes and check:
@@ -155,14 +155,15 @@ class Stack:
         with nullcontext() if check else hold(self.folder):
             before = [_as_it_is(file, self.folder) for file in changes]
             for file in changes:
-                _write(file, self.folder)
+                write(file, self.folder)
             reloads = self._reload(changes, before)
             reasons = self._drift()
             if (reasons or reloads) and check:
                 return self._answer(True, f"To converge: {'; '.join([*reloads, *reasons])}.", reasons=reasons)
             started = time.monotonic()
             if reasons:
-                self._pull()
+                for image in self._docker_compose(self.folder, "config", "--images").stdout.split():
+                    self.pull(image)
                 self._up(reasons)
             if not check:
                 self._wait()
@@ -172,7 +173,7 @@ class Stack:
             bool(changes or reloads or reasons), " ".join([*map(_sentence, reloads), done]), reasons=reasons, diff=diff
         )
 
-    def stopped(self) -> dict[str, object]:
+    def stopped(self) -> dict[str, Any]:
         """Stop the processes; files, containers and volumes stay."""
         up = [c.name for c in look(self.project) if c.state in {"running", "restarting", "paused"}]
         if up and not self.request.check:
@@ -181,7 +182,7 @@ class Stack:
         done = "To stop" if self.request.check else "Stopped"
         return self._answer(bool(up), f"{done}: {', '.join(up)}." if up else "Stopped already.")
 
-    def absent(self) -> dict[str, object]:
+    def absent(self) -> dict[str, Any]:
         """Remove containers, networks and files; the volumes only when that is asked for."""
         purge = self.request.purge
         there = (self.folder / COMPOSE_FILE).is_file() or bool(look(self.project))
@@ -235,12 +236,16 @@ class Stack:
         newest = max((path.stat().st_mtime for path in mounted), default=0.0)
         return drift(look(self.project), wanted, newest)
 
-    def _pull(self) -> None:
-        """Bring what is pinned by digest and not here: Compose would pull it without a login."""
+    def pull(self, image: str) -> None:
+        """Bring an image that is pinned by digest and not here: Compose would pull it without a login."""
         daemon = Daemon()
-        for image in self._docker_compose(self.folder, "config", "--images").stdout.split():
-            if "@" in image and daemon.image(image) is None:
-                daemon.pull(image, self.request.logins)
+        if "@" in image and daemon.image(image) is None:
+            daemon.pull(image, self.request.logins)
+
+    def restart(self) -> None:
+        """Stop and start the processes of the same containers, and wait until all of it is healthy."""
+        self._compose("restart", lambda client: client.compose.restart())
+        self._wait()
 
     def _up(self, reasons: list[str]) -> None:
         # Compose replaces a container for other settings or another image, not for a mounted file or bad health.
@@ -273,7 +278,7 @@ class Stack:
         """Let Compose read the files before they replace anything."""
         with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
             for file in self.request.files:
-                _write(file, Path(scratch))
+                write(file, Path(scratch))
             done = self._docker_compose(Path(scratch), "config", "--quiet")
         if done.returncode != 0:
             raise PreflightError(
@@ -326,7 +331,7 @@ class Stack:
         *,
         reasons: list[str] | None = None,
         diff: list[dict[str, str]] | None = None,
-    ) -> dict[str, object]:
+    ) -> dict[str, Any]:
         fields = ("name", "service", "state", "health", "image")
         there = [] if self.request.check and changed else look(self.project)
         return {
@@ -375,14 +380,15 @@ class _StackDaemon(Daemon):
         )
 
 
-def _is_as_declared(file: StackFile, folder: Path) -> bool:
+def differs(file: StackFile, folder: Path) -> bool:
+    """Whether the file is not there as it is declared."""
     path = folder / _inside(file.path)
     try:
         stat = path.stat()
         same = (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) == (int(file.mode, 8), file.uid, file.gid)
-        return same and path.read_text() == file.content
+        return not same or path.read_text() != file.content
     except FileNotFoundError:
-        return False
+        return True
 
 
 def _as_it_is(file: StackFile, folder: Path) -> StackFile | None:
@@ -399,10 +405,10 @@ def _restore(path: str, file: StackFile | None, folder: Path) -> None:
     if file is None:
         (folder / path).unlink()
     else:
-        _write(file, folder)
+        write(file, folder)
 
 
-def _write(file: StackFile, folder: Path) -> None:
+def write(file: StackFile, folder: Path) -> None:
     """Replace the file in one step: whole, with its owner and mode, on disk."""
     path = folder / _inside(file.path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -427,7 +433,8 @@ def _inside(path: str) -> PurePosixPath:
     return relative
 
 
-def _diff(file: StackFile, folder: Path) -> dict[str, str]:
+def shown(file: StackFile, folder: Path) -> dict[str, str]:
+    """What a file is and what it will be, for people."""
     path = folder / _inside(file.path)
     before = path.read_text() if path.is_file() else ""
     return {"path": str(path), "before": before, "after": file.content}

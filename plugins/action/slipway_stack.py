@@ -10,7 +10,7 @@ from typing import Any
 # The kit's own package lies beside its plugins; the controller need not have it installed.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from plugins.engine import Answer, EngineAction
+from plugins.engine import Answer, EngineAction, diffs
 from slipway.registries import logins_of
 
 
@@ -21,13 +21,4 @@ class ActionModule(EngineAction):
         request = {option: value for option, value in given.items() if option != "registries"}
         logins = logins_of(given["registries"])
         answer = self.engine("stack", bare_is_fine=given["state"] != "present", **request, logins=logins)
-        diff = [
-            {
-                "before_header": file["path"],
-                "after_header": file["path"],
-                "before": file["before"],
-                "after": file["after"],
-            }
-            for file in answer.pop("diff", [])
-        ]
-        return {**answer, "diff": diff}
+        return {**answer, "diff": diffs(answer)}

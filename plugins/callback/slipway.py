@@ -64,6 +64,7 @@ FAIL = "ansible.builtin.fail"
 LOOKS = ("slipway_history", "slipway_status")
 """Actions that ask how things are: that a host does not answer is part of what they find, and a later task says so."""
 SAID_BY = (
+    "slipway_database",
     "slipway_drain",
     "slipway_front",
     "slipway_images",

@@ -1,0 +1,27 @@
+"""Thin front to `slipway database`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# The kit's own package lies beside its plugins; the controller need not have it installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from plugins.engine import Answer, EngineAction, diffs
+from slipway.registries import logins_of
+
+
+class ActionModule(EngineAction):
+    """Keeps the bundled PostgreSQL of an environment as declared."""
+
+    required_if = (("state", "present", ["compose", "image", "version", "database", "passwords", "address"]),)
+
+    def call(self, given: Mapping[str, Any]) -> Answer:
+        request = {option: value for option, value in given.items() if option != "registries"}
+        request["settings"] = {name: str(value) for name, value in given["settings"].items()}
+        logins = logins_of(given["registries"])
+        answer = self.engine("database", bare_is_fine=given["state"] != "present", **request, logins=logins)
+        return {**answer, "diff": diffs(answer)}

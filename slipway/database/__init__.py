@@ -1,0 +1,1 @@
+"""The database of an environment: what an inventory declares of it, and the bundled PostgreSQL on its host."""

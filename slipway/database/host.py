@@ -1,0 +1,467 @@
+"""The bundled PostgreSQL of an environment on its host: a stack whose server is kept as declared from inside as well.
+
+    /srv/slipway/<name>-database/   0700 root
+        compose.yml                 plain Compose, with what depends on the host in .env
+        conf/                       postgresql.conf and pg_hba.conf, which the server reads again when they change
+        authority/                  the CA of its certificate; its key stays here, and the container does not see it
+        tls/                        the certificate and its key
+        secrets/                    the superuser's password, for the first start
+
+Containers are replaced for what Compose says of them alone. A changed setting, rule or certificate is a reload, a
+setting that PostgreSQL takes over only when it starts is a restart of the same container, and a role or a right is a
+statement.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from slipway.daemon import Daemon
+from slipway.database import access, certificate, roles, tuning
+from slipway.errors import PreflightError, SlipwayError, UnhealthyError, UsageError
+from slipway.registries import Login
+from slipway.release import COMPOSE_FILE, NAME
+from slipway.stack import Stack, StackFile, StackRequest, differs, look, shown, write
+from slipway.store import HOST_ENV_FILE, ROOT, hold
+
+UID = 999
+"""Of the user that PostgreSQL runs as."""
+RELOAD_PATIENCE = 10.0
+"""Seconds for the server to take a changed file over."""
+SHORTEST_SECRET = 8
+
+
+class DatabaseRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What `slipway database --json` reads."""
+
+    name: str
+    """The environment's."""
+    state: Literal["present", "stopped", "absent"] = "present"
+    purge: bool = False
+    compose: str = ""
+    """The Compose file. It holds no secret."""
+    image: str = ""
+    version: int = 0
+    """The major version that is declared."""
+    database: roles.Want | None = None
+    passwords: dict[str, str] = {}
+    """Of `superuser`, `owner`, `user` and `replication`."""
+    address: str = ""
+    port: int = 5432
+    names: list[str] = []
+    """By which clients verify the server, the address apart."""
+    clients: list[str] = []
+    replicas: list[str] = []
+    memory: str = "50%"
+    connections: int = 100
+    settings: dict[str, str] = {}
+    wait: float = 120.0
+    logins: dict[str, Login] = msgspec.field(default_factory=dict)
+    check: bool = False
+
+
+def run(request: DatabaseRequest, root: Path = ROOT) -> dict[str, Any]:
+    """Bring the database to its state. The answer is that of a stack, with `authority`, the CA in PEM."""
+    if not NAME.fullmatch(request.name):
+        raise UsageError(
+            f"{request.name!r} is not a name of an environment.", "Use lower-case letters, digits, dashes."
+        )
+    bundled = Bundled(request, root)
+    if request.state == "present":
+        return bundled.present()
+    return bundled.stack.stopped() if request.state == "stopped" else bundled.stack.absent()
+
+
+def folder_of(name: str, root: Path = ROOT) -> Path:
+    """Where the database of an environment lives on its host."""
+    return root / f"{name}-database"
+
+
+class Bundled:
+    """The database of a request on this host."""
+
+    def __init__(self, request: DatabaseRequest, root: Path) -> None:
+        self.request = request
+        self.folder = folder_of(request.name, root)
+        self.stack = Stack(
+            StackRequest(
+                name=self.folder.name,
+                files=self._compose_files() if request.state == "present" else [],
+                purge=request.purge,
+                wait=request.wait,
+                logins=request.logins,
+                check=request.check,
+            ),
+            root,
+        )
+        self.server = Server(self.stack.project)
+
+    def present(self) -> dict[str, Any]:
+        """Write what differs, start or replace the container for it, and bring what is inside to what is declared."""
+        request = self.request
+        self._refuse_another_major()
+        files, secret_files = self._files(), self._secret_files()
+        changes = [file for file in files if differs(file, self.folder)]
+        secret_changes = [file for file in secret_files if differs(file, self.folder)]
+        renew = self._certificate_complaint()
+        if request.check:
+            return self._foretell(changes, secret_changes, renew)
+        diff = [shown(file, self.folder) for file in changes]
+        said = [f"{file.path} is written" for file in [*changes, *secret_changes]]
+        with hold(self.folder):
+            self._make_folders()
+            self.stack.pull(request.image)
+            self._refuse_wrong_image()
+            if any(file.path == CONF for file in changes):
+                self._try_settings(next(file for file in files if file.path == CONF))
+            for file in [*changes, *secret_changes]:
+                write(file, self.folder)
+            if renew:
+                self._make_certificate()
+                said.append(f"the certificate is made: {renew}")
+        # It holds the folder itself.
+        answer = self.stack.present()
+        with hold(self.folder):
+            said += self._converge()
+        return {
+            **answer,
+            "changed": bool(answer["changed"] or said),
+            "msg": f"{str(answer['msg']).removesuffix(' As declared.')} Done: {'; '.join(said)}."
+            if said
+            else answer["msg"],
+            "diff": [*diff, *answer["diff"]],
+            "authority": self._authority.read_text(),
+        }
+
+    # --- what it consists of ---------------------------------------------------------------------------------------
+
+    @property
+    def _authority(self) -> Path:
+        return self.folder / "authority" / "ca.crt"
+
+    @cached_property
+    def _memory(self) -> int:
+        return tuning.memory_of(self.request.memory, total=_total_memory(), before=self._noted("DATABASE_MEMORY"))
+
+    def _compose_files(self) -> list[StackFile]:
+        """What Compose reads."""
+        env = {
+            "DATABASE_MAJOR": self.request.version,
+            "DATABASE_MEMORY": self._memory,
+            "DATABASE_SHARED_MEMORY": tuning.shared_memory_of(self._memory),
+        }
+        return [
+            StackFile(path=COMPOSE_FILE, content=self.request.compose),
+            StackFile(path=HOST_ENV_FILE, content="".join(f"{name}={value}\n" for name, value in env.items())),
+        ]
+
+    def _files(self) -> list[StackFile]:
+        """What the server reads."""
+        request, want = self.request, self._want
+        rules = access.rules(
+            database=want.name, owner=want.owner, user=want.user, clients=request.clients, replicas=request.replicas
+        )
+        return [
+            StackFile(path=CONF, content=CONF_HEADER + tuning.settings_text(self._settings())),
+            StackFile(path="conf/pg_hba.conf", content=rules),
+            StackFile(path="conf/pg_ident.conf", content="# Nobody goes by another name.\n"),
+        ]
+
+    def _settings(self) -> dict[str, str]:
+        own = {
+            "listen_addresses": self.request.address,
+            "port": str(self.request.port),
+            "unix_socket_directories": "/run/postgresql",
+            "hba_file": "/etc/postgresql/pg_hba.conf",
+            "ident_file": "/etc/postgresql/pg_ident.conf",
+            "ssl": "on",
+            "ssl_cert_file": "/etc/postgresql-tls/server.crt",
+            "ssl_key_file": "/etc/postgresql-tls/server.key",
+            "ssl_min_protocol_version": "TLSv1.2",
+            "password_encryption": "scram-sha-256",
+        }
+        tuned = tuning.tune(self._memory, cpus=os.cpu_count() or 1, connections=self.request.connections)
+        return {**SETTINGS, **tuned, **self.request.settings, **own}
+
+    def _secret_files(self) -> list[StackFile]:
+        password = self.request.passwords.get("superuser", "")
+        short = [role for role in PASSWORDS if len(self.request.passwords.get(role, "")) < SHORTEST_SECRET]
+        if short:
+            raise UsageError(
+                f"There is no password for {', '.join(short)} of the database, or a very short one.",
+                "Generate it: playbooks/secrets.yml.",
+            )
+        return [StackFile(path="secrets/superuser", content=password, mode="0400", uid=UID, gid=UID)]
+
+    @property
+    def _want(self) -> roles.Want:
+        if self.request.database is None:
+            raise UsageError("The request names no database.", "Use the kit and the engine of one version.")
+        return self.request.database
+
+    def _noted(self, variable: str) -> int:
+        """What .env says; 0 where it says nothing."""
+        try:
+            lines = (self.folder / HOST_ENV_FILE).read_text().splitlines()
+        except FileNotFoundError:
+            return 0
+        found = dict(line.partition("=")[::2] for line in lines)
+        return int(found.get(variable, "0"))
+
+    def _make_folders(self) -> None:
+        for name, mode in (("conf", 0o755), ("tls", 0o755), ("authority", 0o700), ("secrets", 0o755)):
+            path = self.folder / name
+            path.mkdir(exist_ok=True)
+            path.chmod(mode)
+
+    # --- what is refused -------------------------------------------------------------------------------------------
+
+    def _refuse_another_major(self) -> None:
+        there, wanted = self._noted("DATABASE_MAJOR"), self.request.version
+        if there and there != wanted:
+            raise PreflightError(
+                f"The database of {self.request.name} is PostgreSQL {there}, and {wanted} is declared: data of one "
+                "major version is none of another.",
+                f"Move it with playbooks/database-upgrade.yml, or set app_database.version to {there}.",
+            )
+
+    def _refuse_wrong_image(self) -> None:
+        image = Daemon().image(self.request.image) or {}
+        env = dict(entry.partition("=")[::2] for entry in (image.get("Config") or {}).get("Env") or [])
+        if env.get("PG_MAJOR") != str(self.request.version):
+            raise PreflightError(
+                f"The image {self.request.image} is of PostgreSQL {env.get('PG_MAJOR', 'unknown')}, and "
+                f"{self.request.version} is declared.",
+                "Correct app_database.version, or database_image and database_tag.",
+            )
+
+    def _try_settings(self, conf: StackFile) -> None:
+        """Have PostgreSQL read the settings before they replace those that are in force."""
+        trial = self.folder / "trial"
+        try:
+            write(StackFile(path="postgresql.conf", content=conf.content), trial)
+            done = self._in_image(
+                ["-v", f"{trial}:/trial:ro"],
+                ["postgres", "-C", "port", "-D", "/tmp", "-c", "config_file=/trial/postgresql.conf"],  # noqa: S108
+                user=str(UID),
+            )
+        finally:
+            shutil.rmtree(trial, ignore_errors=True)
+        if done.returncode:
+            raise PreflightError(
+                f"PostgreSQL does not accept the settings of {self.request.name}.",
+                "Correct database_settings; nothing was changed.",
+                details=done.stderr.strip(),
+            )
+
+    # --- TLS -------------------------------------------------------------------------------------------------------
+
+    def _certificate_complaint(self) -> str:
+        tls = self.folder / "tls"
+        names = [self.request.address, *self.request.names]
+        return certificate.complaint(tls / "server.crt", tls / "server.key", self._authority, names)
+
+    def _make_certificate(self) -> None:
+        names = [f"IP:{self.request.address}", *(f"DNS:{name}" for name in self.request.names)]
+        done = self._in_image(
+            ["-v", f"{self.folder / 'authority'}:/authority", "-v", f"{self.folder / 'tls'}:/tls"],
+            ["make-certificate", self.request.name, str(certificate.DAYS), *names],
+            user="0",
+        )
+        if done.returncode:
+            raise SlipwayError(
+                f"The certificate of the database of {self.request.name} could not be made.",
+                "Openssl's words are below.",
+                details=done.stderr.strip(),
+            )
+        for name, mode in (("server.crt", 0o444), ("server.key", 0o400)):
+            path = self.folder / "tls" / name
+            os.chown(path, UID, UID)
+            path.chmod(mode)
+
+    def _in_image(
+        self, mounts: Sequence[str], command: Sequence[str], *, user: str
+    ) -> subprocess.CompletedProcess[str]:
+        alone = [
+            "--network",
+            "none",
+            "--cap-drop",
+            "ALL",
+            "--security-opt",
+            "no-new-privileges",
+            "--log-driver",
+            "none",
+        ]
+        what = ["--user", user, "--read-only", "--tmpfs", "/tmp", *mounts, "--entrypoint", command[0]]  # noqa: S108
+        return subprocess.run(
+            ["docker", "run", "--rm", *alone, *what, self.request.image, *command[1:]],
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+
+    # --- what the server has taken over ----------------------------------------------------------------------------
+
+    def _converge(self) -> list[str]:
+        """Bring a server that runs to what is declared, and tell what that took.
+
+        It reads what was written since it last did, and starts again for what it takes over only then.
+        """
+        files = [*(self.folder / "conf").iterdir(), *(self.folder / "tls").iterdir()]
+        written = max(path.stat().st_mtime for path in files)
+        have = self.server.have(self._want)
+        said: list[str] = []
+        if have.loaded < written:
+            self.server.reload(written)
+            have = self.server.have(self._want)
+            said.append("the server has read its files again")
+        if have.pending:
+            self.stack.restart()
+            said.append(f"the server was restarted for {', '.join(have.pending)}")
+        steps = roles.plan(self._want, have, self.request.passwords)
+        if steps:
+            self.server.apply(steps)
+        return [*said, *_told(steps)]
+
+    def _foretell(
+        self, changes: Sequence[StackFile], secret_changes: Sequence[StackFile], renew: str
+    ) -> dict[str, Any]:
+        parts = [f"{file.path} is written" for file in [*changes, *secret_changes]]
+        if renew:
+            parts.append(f"the certificate is made: {renew}")
+        running = any(container.state == "running" for container in look(self.stack.project))
+        compose = self.stack.present() if running else None
+        steps = roles.plan(self._want, self.server.have(self._want), self.request.passwords) if running else []
+        parts += _told(steps)
+        if not running:
+            parts.append("PostgreSQL is started")
+        elif compose and compose["changed"]:
+            parts.append("its container is replaced")
+        return {
+            "changed": bool(parts),
+            "msg": f"Stack {self.folder.name}: To do: {'; '.join(parts)}."
+            if parts
+            else f"Stack {self.folder.name}: As declared.",
+            "reasons": [],
+            "diff": [shown(file, self.folder) for file in changes],
+            "containers": [],
+            "authority": self._authority.read_text() if self._authority.exists() else "",
+        }
+
+
+class Server:
+    """The server of a project, asked and told through its own socket, as its superuser."""
+
+    def __init__(self, project: str) -> None:
+        self._project = project
+
+    def reload(self, written: float) -> None:
+        """Have it read its files, and wait until it has. Raises :class:`UnhealthyError` with what it refuses."""
+        self._sql("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + RELOAD_PATIENCE
+        while float(self._sql("SELECT extract(epoch FROM pg_conf_load_time())")) < written:
+            wrong = self._sql(
+                "SELECT concat_ws(' ', file_name, line_number, error) FROM pg_hba_file_rules WHERE error IS NOT NULL "
+                "UNION ALL SELECT concat_ws(' ', sourcefile, name, error) FROM pg_file_settings "
+                "WHERE error IS NOT NULL AND error !~ 'cannot be changed'"
+            )
+            if wrong.strip() or time.monotonic() > deadline:
+                raise UnhealthyError(
+                    "PostgreSQL does not accept its new files, and goes on with those that it had.",
+                    f"Read what it says: docker logs {self._container()}.",
+                    details=wrong.strip(),
+                )
+            time.sleep(0.1)
+
+    def have(self, want: roles.Want) -> roles.Have:
+        """What it has of what is declared."""
+        variables = {"name": want.name, "owner": want.owner, "user": want.user}
+        return roles.read(self.psql(roles.QUESTION, **variables))
+
+    def apply(self, steps: Sequence[roles.Step]) -> None:
+        """Do these steps."""
+        self.psql("\n".join(step.sql for step in steps))
+
+    def psql(self, script: str, **variables: str) -> str:
+        """Run a script, which stands in no command line; what it printed. Raises :class:`SlipwayError`."""
+        done = subprocess.run(
+            ["docker", "exec", "--interactive", self._container(), *PSQL, *_variables(variables)],
+            input=script,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise SlipwayError(
+                "PostgreSQL did not do what it was told.",
+                "Its words are below; mend that, and run the play again.",
+                details=_first_error(done.stderr),
+            )
+        return done.stdout
+
+    def _sql(self, statement: str) -> str:
+        return self.psql(f"\\pset format unaligned\n\\pset tuples_only on\n{statement};")
+
+    def _container(self) -> str:
+        for container in look(self._project):
+            if container.state == "running":
+                return container.name
+        raise UnhealthyError(
+            f"The database of this host, {self._project}, does not run.", "Start it: playbooks/database.yml."
+        )
+
+
+PSQL = ("psql", "--no-psqlrc", "--quiet", "--username=postgres", "--dbname=postgres", "--set=ON_ERROR_STOP=1")
+PASSWORDS = ("superuser", "owner", "user", "replication")
+CONF = "conf/postgresql.conf"
+CONF_HEADER = "# Do not edit: playbooks/database.yml writes it. Settings of your own go to database_settings.\n"
+SETTINGS = {
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] %q%u@%d %h ",
+    "log_checkpoints": "on",
+    "log_lock_waits": "on",
+    "log_autovacuum_min_duration": "10s",
+    # Parameters may be secrets.
+    "log_parameter_max_length_on_error": "0",
+    "idle_in_transaction_session_timeout": "10min",
+    "tcp_keepalives_idle": "60",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "6",
+    # On from the first start, with nothing archived yet: a command is a reload, while the mode would be a restart.
+    "wal_level": "replica",
+    "archive_mode": "on",
+    "archive_command": "/usr/bin/true",
+    "max_wal_senders": "10",
+    # The image has no LLVM.
+    "jit": "off",
+}
+"""What is set where an inventory says nothing else."""
+
+
+def _told(steps: Sequence[roles.Step]) -> list[str]:
+    return [what for what in dict.fromkeys(step.what for step in steps) if what]
+
+
+def _variables(variables: Mapping[str, str]) -> list[str]:
+    return [f"--set={name}={value}" for name, value in variables.items()]
+
+
+def _first_error(said: str) -> str:
+    """Without the line of the statement, which may hold a verifier of a password."""
+    return "\n".join(line for line in said.splitlines() if not line.startswith(("LINE ", "STATEMENT:", " ")))
+
+
+def _total_memory() -> int:
+    """Bytes that this host has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

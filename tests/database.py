@@ -1,0 +1,60 @@
+"""A bundled database as the role declares it, for tests without Ansible's own run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+from slipway.database.declared import initdb_of
+
+KIT = Path(__file__).parents[1]
+TEMPLATE = KIT / "compose/database/compose.yml.j2"
+PASSWORDS = {
+    "superuser": "never-to-be-seen-superuser-0123456789",
+    "owner": "never-to-be-seen-owner-'\"\\$%-0123456789",
+    "user": "never-to-be-seen-user-@:/?#-0123456789",
+    "replication": "never-to-be-seen-replication-0123456789",
+}
+
+
+def defaults() -> dict[str, Any]:
+    """Of the role."""
+    found: dict[str, Any] = yaml.safe_load((KIT / "roles/database/defaults/main.yml").read_text())
+    return found
+
+
+def compose(name: str, image: str, *, port: int = 5432, version: int = 17, **change: Any) -> str:
+    """The Compose file of its stack."""
+    variables = {
+        **defaults(),
+        "slipway_name": name,
+        "__database_reference": image,
+        "__database": {"port": port, "initdb": initdb_of(version)},
+        **change,
+    }
+    templar = Templar(loader=DataLoader(), variables=variables)
+    text: str = templar.template(trust_as_template(TEMPLATE.read_text()))
+    return text
+
+
+def request(name: str, image: str, *, port: int, version: int = 17, **change: Any) -> dict[str, Any]:
+    """What the engine of its host is asked for, on the loopback address."""
+    return {
+        "name": name,
+        "compose": compose(name, image, port=port, version=version),
+        "image": image,
+        "version": version,
+        "database": {"name": "shop", "owner": "shop_owner", "user": "shop"},
+        "passwords": PASSWORDS,
+        "address": "127.0.0.1",
+        "port": port,
+        "names": ["db1"],
+        "clients": ["127.0.0.1"],
+        "memory": "256m",
+        "connections": 20,
+        **change,
+    }
