@@ -16,6 +16,7 @@ from slipway.errors import SlipwayError
 REPOSITORY = "slipway/lab"
 CONTEXT = KIT / "lab/machine"
 LOCK = KIT / "inventories/local/images.lock.yml"
+DATABASE = "127.0.0.1:5000/slipway/postgres"
 LEGACY_CGROUPS = "systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 MADE_OF = "org.slipway.lab.made-of"
@@ -32,9 +33,14 @@ def prepare() -> None:
 
 def built() -> dict[str, dict[str, str]]:
     """The kit's images in the registry of this machine (repository, tag, digest); builds them where there are none."""
-    if not LOCK.exists() or not Registry(LOCAL).answers():
-        play_here("playbooks/provision.yml", "playbooks/images.yml")
-    images: dict[str, dict[str, str]] = yaml.safe_load(LOCK.read_text())["images"]
+    if DATABASE not in _locked() or not Registry(LOCAL).answers():
+        # Not every environment has one, and a lab may be any.
+        play_here("-e", "images_database=true", "playbooks/provision.yml", "playbooks/images.yml")
+    return _locked()
+
+
+def _locked() -> dict[str, dict[str, str]]:
+    images: dict[str, dict[str, str]] = yaml.safe_load(LOCK.read_text())["images"] if LOCK.exists() else {}
     return images
 
 

@@ -137,6 +137,12 @@ def _database(data: bytes, root: Path) -> dict[str, Any]:
     return host.run(protocol.decode_request(data, host.DatabaseRequest), root)
 
 
+def _reach(data: bytes, _root: Path) -> dict[str, Any]:
+    from slipway.database import reach  # noqa: PLC0415 - as above
+
+    return reach.reach(protocol.decode_request(data, reach.ReachRequest))
+
+
 HANDLERS: dict[str, Handler] = {
     "preflight": _preflight,
     "hold": _on_environment(Deploy.hold),
@@ -157,6 +163,7 @@ HANDLERS: dict[str, Handler] = {
     "images": _images,
     "stack": _stack,
     "database": _database,
+    "reach": _reach,
 }
 
 

@@ -18,13 +18,14 @@ from slipway.database import declared
 from slipway.database.declared import Declared
 
 
-def slipway_database_hosts(groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Any]) -> list[str]:
-    """The hosts on which the kit runs a database: those of the group `database`, where it is a bundled one."""
-    return [
-        host
-        for host in groups.get("database", [])
-        if (hostvars[host].get("app_database") or {}).get("mode") == "bundled"
-    ]
+OURS = ("app", "builder", "edge", "registry")
+"""The groups, beside `database`, on whose hosts the kit has something to do."""
+
+
+def slipway_is_given(groups: Mapping[str, Sequence[str]], host: str, data: Mapping[str, Any]) -> bool:
+    """Whether a host is in the inventory for a database alone that somebody else looks after."""
+    ours = any(host in groups.get(name, []) for name in OURS)
+    return not ours and host in groups.get("database", []) and data.get("mode") != "bundled"
 
 
 def slipway_database_problems(
@@ -92,14 +93,11 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Names the filters of this file."""
-        plain = (
+        filters = (
             slipway_database,
             slipway_database_connection,
             slipway_database_problems,
             slipway_database_secrets,
+            slipway_is_given,
         )
-        # Not on plain data: that would lay out every variable of every host.
-        return {
-            "slipway_database_hosts": slipway_database_hosts,
-            **{function.__name__: on_plain_data(function) for function in plain},
-        }
+        return {function.__name__: on_plain_data(function) for function in filters}
