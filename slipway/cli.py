@@ -1,7 +1,7 @@
 """The `slipway` program: what an operator types on a host, and what Ansible's modules call.
 
-People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance`, `drain` and `lease`. The other verbs take
-one JSON request on stdin and answer with one JSON object (`slipway.protocol`); they are the same code paths.
+People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance`, `drain`, `lease` and `db`. The other verbs
+take one JSON request on stdin and answer with one JSON object (`slipway.protocol`); they are the same code paths.
 """
 
 from __future__ import annotations
@@ -237,10 +237,21 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--break", dest="broken", action="store_true", help="needs a --reason")
     sub.add_argument("--reason", default="", help="for the ledger")
 
+    _database_options(people("db", "look into the bundled database of this host"))
     for verb in HANDLERS:
         sub = verbs.add_parser(verb, help=f"for Ansible: {verb}, as JSON from stdin")
         sub.add_argument("--json", action="store_true", required=True, help="request on stdin, answer on stdout")
     return parser
+
+
+def _database_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--out", type=Path, metavar="FILE", help="where a dump goes (default: standard output)")
+    sub.add_argument("--read-only", action="store_true", help="a shell in which nothing can be changed")
+    sub.add_argument(
+        "tool",
+        choices=["shell", "dump", "size", "activity", "locks"],
+        help="psql; a dump for pg_restore; how large it is; who does what; who waits for whom",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -305,11 +316,19 @@ def _people(options: argparse.Namespace) -> int:
             _drain(name, options)
         case "lease":
             _lease(name, options)
+        case "db":
+            from slipway.database import tools  # noqa: PLC0415 - as above
+
+            tools.run(options.tool, name, out=options.out, read_only=options.read_only, root=options.root)
     return Exit.OK
 
 
 def _only(options: argparse.Namespace) -> str:
     """The environment that is meant where none is named."""
+    if options.verb == "db":
+        from slipway.database import tools  # noqa: PLC0415 - as above
+
+        return tools.only_database(options.root)
     balances = Fronts(options.root).names() and not environments(options.root)
     if options.verb == "drain" or (options.verb == "status" and balances):
         return only_front(options.root)

@@ -33,7 +33,7 @@ def compose(name: str, image: str, *, port: int = 5432, version: int = 17, **cha
         **defaults(),
         "slipway_name": name,
         "__database_reference": image,
-        "__database": {"port": port, "initdb": initdb_of(version)},
+        "__database": {"name": "shop", "port": port, "initdb": initdb_of(version)},
         **change,
     }
     templar = Templar(loader=DataLoader(), variables=variables)

@@ -17,7 +17,6 @@ from plugins.filter.slipway import on_plain_data
 from slipway.database import declared
 from slipway.database.declared import Declared
 
-
 OURS = ("app", "builder", "edge", "registry")
 """The groups, beside `database`, on whose hosts the kit has something to do."""
 

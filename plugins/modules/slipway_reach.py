@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: slipway_reach
 short_description: Look whether a host reaches its database and finds there what the application needs
 description:
-  - Logs in as both roles, as the application would, and looks at the server's version, rights and extensions. Nothing is
+  - Logs in as both roles, as the application would, and looks at version, rights and extensions. Nothing is
     changed, and the host needs no client of PostgreSQL's.
 author: Slipway
 options:

@@ -378,7 +378,7 @@ class Server:
             if wrong.strip() or time.monotonic() > deadline:
                 raise UnhealthyError(
                     "PostgreSQL does not accept its new files, and goes on with those that it had.",
-                    f"Read what it says: docker logs {self._container()}.",
+                    f"Read what it says: docker logs {self.container()}.",
                     details=wrong.strip(),
                 )
             time.sleep(0.1)
@@ -392,10 +392,14 @@ class Server:
         """Do these steps."""
         self.psql("\n".join(step.sql for step in steps))
 
-    def psql(self, script: str, **variables: str) -> str:
-        """Run a script, which stands in no command line; what it printed. Raises :class:`SlipwayError`."""
+    def psql(self, script: str, *, database: str = "postgres", **variables: str) -> str:
+        """Run a script, which stands in no command line; what it printed. Raises :class:`SlipwayError`.
+
+        Without a `database` it is run in that of the application.
+        """
+        where = [f"--dbname={database}"] if database else []
         done = subprocess.run(
-            ["docker", "exec", "--interactive", self._container(), *PSQL, *_variables(variables)],
+            ["docker", "exec", "--interactive", self.container(), *PSQL, *where, *_variables(variables)],
             input=script,
             capture_output=True,
             text=True,
@@ -412,7 +416,8 @@ class Server:
     def _sql(self, statement: str) -> str:
         return self.psql(f"\\pset format unaligned\n\\pset tuples_only on\n{statement};")
 
-    def _container(self) -> str:
+    def container(self) -> str:
+        """The container that it runs in. Raises :class:`UnhealthyError`."""
         for container in look(self._project):
             if container.state == "running":
                 return container.name
@@ -421,7 +426,7 @@ class Server:
         )
 
 
-PSQL = ("psql", "--no-psqlrc", "--quiet", "--username=postgres", "--dbname=postgres", "--set=ON_ERROR_STOP=1")
+PSQL = ("psql", "--no-psqlrc", "--quiet", "--username=postgres", "--set=ON_ERROR_STOP=1")
 PASSWORDS = ("superuser", "owner", "user", "replication")
 CONF = "conf/postgresql.conf"
 CONF_HEADER = "# Do not edit: playbooks/database.yml writes it. Settings of your own go to database_settings.\n"
