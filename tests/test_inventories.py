@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -125,9 +126,10 @@ def test_production_has_its_machines_by_groups() -> None:
         "edge": 1,
     }
     known = groups["_meta"]["hostvars"]
-    private = [known[host].get("host_private_address") for name in ("app", "edge") for host in groups[name]["hosts"]]
-    assert all(private), "the edge tier and the machines behind it would not find each other"
-    assert len(set(private)) == 4
+    names = ("app", "database", "edge")
+    private = [known[host].get("host_private_address") for name in names for host in groups[name]["hosts"]]
+    assert all(private), "the edge tier, the machines behind it and their database would not find each other"
+    assert len(set(private)) == 5
 
 
 @pytest.mark.parametrize("name", ["local", *ENVIRONMENTS])
@@ -164,8 +166,8 @@ def test_a_moving_tag_is_refused_where_tags_are_immutable(
 
 
 def test_a_database_in_a_file_is_refused_for_several_hosts(copies: Path, first_play: str) -> None:
-    sqlite = "backend_database_url=sqlite:////app/data/backend.db"
-    done = run("ansible-playbook", "-i", str(copies / "production"), first_play, "-e", sqlite)
+    embedded = '{"app_database": {"mode": "embedded"}}'
+    done = run("ansible-playbook", "-i", str(copies / "production"), first_play, "-e", embedded)
     assert done.returncode != 0
     assert (
         "The service backend keeps its database in a file on its host (SQLite), and the group app has 3 hosts, "
@@ -173,22 +175,21 @@ def test_a_database_in_a_file_is_refused_for_several_hosts(copies: Path, first_p
     ) in said(done)
 
 
-def test_production_connects_to_the_database_host_that_its_inventory_names(copies: Path) -> None:
-    url = run(
-        "ansible",
-        "-i",
-        str(copies / "production"),
-        "app1",
-        "-m",
-        "ansible.builtin.debug",
-        "-a",
-        "var=backend_database_url",
-    )
-    [address] = [
-        one["ansible_host"]
-        for one in data(folder("production") / "hosts.yml")["all"]["children"]["database"]["hosts"].values()
+def test_production_connects_to_the_database_host_that_its_inventory_names(copies: Path, tmp_path: Path) -> None:
+    tell = [
+        {"ansible.builtin.import_role": {"name": "database", "tasks_from": "contract.yml"}},
+        {"ansible.builtin.import_role": {"name": "backend"}},
+        {"ansible.builtin.debug": {"msg": "{{ backend_database_url }} {{ backend_migrations_url }}"}},
     ]
-    assert f"@{address}:5432/" in url.stdout
+    playbook = tmp_path / "tell.yml"
+    playbook.write_text(yaml.safe_dump([{"hosts": "app1", "gather_facts": False, "tasks": tell}]))
+    done = run("ansible-playbook", "-i", str(copies / "production"), str(playbook))
+    assert done.returncode == 0, said(done)
+    hosts = data(folder("production") / "hosts.yml")["all"]["children"]["database"]["hosts"]
+    [address] = [one["host_private_address"] for one in hosts.values()]
+    urls = re.findall(r"postgresql://(\w+):(\w{43})@([\d.]+):5432/semiont\?sslmode=verify-full", done.stdout)
+    assert [(user, host) for user, _, host in urls] == [("semiont", address), ("semiont_owner", address)]
+    assert urls[0][1] != urls[1][1]
 
 
 def test_production_takes_over_what_staging_runs_and_passes_again(copies: Path, first_play: str) -> None:

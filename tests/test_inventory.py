@@ -226,8 +226,8 @@ def test_a_database_in_a_file_is_refused_where_several_hosts_would_each_have_one
     assert problems(services, strategy="mutable", lock={}, fingerprint_key=KEY, hosts=1) == []
     assert problems(services, strategy="mutable", lock={}, fingerprint_key=KEY, hosts=3) == [
         "The service api keeps its database in a file on its host (SQLite), and the group app has 3 hosts, which would "
-        "each have one of their own. Give it a PostgreSQL server (for the bundled backend in backend_database_url), or "
-        "leave one host in the group app."
+        "each have one of their own. Give it a PostgreSQL server (app_database, docs/database.md), or leave one host "
+        "in the group app."
     ]
 
 

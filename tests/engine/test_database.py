@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -323,9 +325,21 @@ def test_what_keeps_it_from_being_used_is_said(
     assert not [name for name, password in PASSWORDS.items() if password in str(refused.value)]
 
 
-def test_what_is_no_postgresql_is_told_from_one(database: Database) -> None:
-    with pytest.raises(PreflightError, match=r"what answers there is no PostgreSQL|closes the connection"):
-        reach.reach(reaching(database, port=5000, tls="require"))
+@pytest.mark.parametrize("tls", ["require", "disable"])
+def test_what_is_no_postgresql_is_told_from_one(database: Database, tls: str) -> None:
+    with socket.create_server((HOST, 0)) as other:
+        threading.Thread(target=_greet, args=[other], daemon=True).start()
+        with pytest.raises(PreflightError, match="what answers there is no PostgreSQL"):
+            reach.reach(reaching(database, port=other.getsockname()[1], tls=tls))
+
+
+def _greet(server: socket.socket) -> None:
+    """Answer once, as a mail server does, and wait for what comes."""
+    stream, _ = server.accept()
+    with stream:
+        stream.sendall(b"220 mail.example ESMTP ready when you are\r\n")
+        while stream.recv(1024):
+            pass
 
 
 # --- what people look at ------------------------------------------------------------------------------------------
@@ -363,7 +377,7 @@ def test_a_dump_can_be_restored(database: Database, tmp_path: Path) -> None:
     assert out.stat().st_mode & 0o777 == 0o600
     listed = subprocess.run(
         ["docker", "run", "--rm", "--interactive", database.image, "pg_restore", "--list"],
-        stdin=out.open("rb"),
+        input=out.read_bytes(),
         capture_output=True,
         check=True,
     )

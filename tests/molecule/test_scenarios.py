@@ -84,6 +84,13 @@ def test_a_bare_debian_12_without_an_init_system_becomes_a_serving_host_that_sur
 
 
 @pytest.mark.molecule
+def test_two_hosts_share_a_database_that_the_kit_runs() -> None:
+    """Its side effects: a deploy, a rotated password, a restart, a password and a version that are refused."""
+    wanted = ["destroy", "create", "check", "converge", "check", "idempotence", "side_effect", "verify", "destroy"]
+    has_each_step_with_nothing_left_to_do(run_scenario("database"), wanted, {"app1", "app2", "database1"})
+
+
+@pytest.mark.molecule
 def test_three_hosts_serve_behind_a_tier_with_a_private_registry_and_a_database_that_is_given() -> None:
     """Its side effects: a deploy in batches under requests, one to a single host, a host taken out and back."""
     wanted = ["destroy", "create", "prepare", "check", "converge", "check", "idempotence", "side_effect", "verify"]
