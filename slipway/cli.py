@@ -137,6 +137,12 @@ def _database(data: bytes, root: Path) -> dict[str, Any]:
     return host.run(protocol.decode_request(data, host.DatabaseRequest), root)
 
 
+def _upgrade(data: bytes, root: Path) -> dict[str, Any]:
+    from slipway.database import host, upgrade  # noqa: PLC0415 - as above
+
+    return upgrade.upgrade(protocol.decode_request(data, host.DatabaseRequest), root)
+
+
 def _reach(data: bytes, _root: Path) -> dict[str, Any]:
     from slipway.database import reach  # noqa: PLC0415 - as above
 
@@ -163,6 +169,7 @@ HANDLERS: dict[str, Handler] = {
     "images": _images,
     "stack": _stack,
     "database": _database,
+    "upgrade": _upgrade,
     "reach": _reach,
 }
 

@@ -178,7 +178,7 @@ class Stack:
         up = [c.name for c in look(self.project) if c.state in {"running", "restarting", "paused"}]
         if up and not self.request.check:
             with hold(self.folder):
-                self._compose("stop", lambda client: client.compose.stop())
+                self.halt()
         done = "To stop" if self.request.check else "Stopped"
         return self._answer(bool(up), f"{done}: {', '.join(up)}." if up else "Stopped already.")
 
@@ -241,6 +241,10 @@ class Stack:
         daemon = Daemon()
         if "@" in image and daemon.image(image) is None:
             daemon.pull(image, self.request.logins)
+
+    def halt(self) -> None:
+        """Stop the processes, for a caller that holds the folder."""
+        self._compose("stop", lambda client: client.compose.stop())
 
     def restart(self) -> None:
         """Stop and start the processes of the same containers, and wait until all of it is healthy."""

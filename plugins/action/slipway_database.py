@@ -13,15 +13,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from plugins.engine import Answer, EngineAction, diffs
 from slipway.registries import logins_of
 
+NEEDED = ("compose", "image", "version", "database", "passwords", "address")
+RUNS = ("present", "upgraded")
+
 
 class ActionModule(EngineAction):
     """Keeps the bundled PostgreSQL of an environment as declared."""
 
-    required_if = (("state", "present", ["compose", "image", "version", "database", "passwords", "address"]),)
+    required_if = tuple(("state", state, [*NEEDED]) for state in RUNS)
 
     def call(self, given: Mapping[str, Any]) -> Answer:
         request = {option: value for option, value in given.items() if option != "registries"}
         request["settings"] = {name: str(value) for name, value in given["settings"].items()}
-        logins = logins_of(given["registries"])
-        answer = self.engine("database", bare_is_fine=given["state"] != "present", **request, logins=logins)
+        request["logins"] = logins_of(given["registries"])
+        verb = "database"
+        if given["state"] == "upgraded":
+            verb, request["state"] = "upgrade", "present"
+        answer = self.engine(verb, bare_is_fine=given["state"] not in RUNS, **request)
         return {**answer, "diff": diffs(answer)}

@@ -92,9 +92,11 @@ options:
       password: {description: The password or token of that user., type: str, default: ""}
       ca: {description: Of no use here., type: str, default: ""}
   state:
-    description: C(stopped) keeps everything but the processes, C(absent) keeps the data unless I(purge).
+    description:
+      - C(upgraded) moves the data to another major version first, by dump and restore, and keeps the old volume.
+        C(stopped) keeps everything but the processes, C(absent) keeps the data unless I(purge).
     type: str
-    choices: [present, stopped, absent]
+    choices: [present, upgraded, stopped, absent]
     default: present
   purge:
     description: Let C(absent) remove the data too. This is where it ends.
@@ -121,7 +123,11 @@ msg:
 authority:
   description: The certificate, in PEM, of the authority that the server's is of.
   type: str
-  returned: when I(state=present)
+  returned: when I(state=present) or I(state=upgraded)
+kept:
+  description: The volume with the data as it was before; empty where nothing was moved.
+  type: str
+  returned: when I(state=upgraded)
 containers:
   description: The containers as they are now (name, service, state, health, image id).
   type: list

@@ -118,9 +118,7 @@ class Bundled:
         diff = [shown(file, self.folder) for file in changes]
         said = [f"{file.path} is written" for file in [*changes, *secret_changes]]
         with hold(self.folder):
-            self._make_folders()
-            self.stack.pull(request.image)
-            self._refuse_wrong_image()
+            self.prepare()
             if any(file.path == CONF for file in changes):
                 self._try_settings(next(file for file in files if file.path == CONF))
             for file in [*changes, *secret_changes]:
@@ -142,22 +140,43 @@ class Bundled:
             "authority": self._authority.read_text(),
         }
 
+    def prepare(self) -> None:
+        """Have the folders and the image. Raises :class:`PreflightError` for one of another version."""
+        for name, mode in (("conf", 0o755), ("tls", 0o755), ("authority", 0o700), ("secrets", 0o755)):
+            path = self.folder / name
+            path.mkdir(exist_ok=True)
+            path.chmod(mode)
+        self.stack.pull(self.request.image)
+        self._refuse_wrong_image()
+
+    def take_over(self) -> None:
+        """Have Compose's files be those of the request, so that the volume of its version is the one that counts."""
+        # .env last: it says which that is.
+        for file in self._compose_files():
+            write(file, self.folder)
+
     # --- what it consists of ---------------------------------------------------------------------------------------
 
     @property
     def _authority(self) -> Path:
         return self.folder / "authority" / "ca.crt"
 
+    @property
+    def major(self) -> int:
+        """The version that its data is of; 0 where there is none yet."""
+        return self._noted("DATABASE_MAJOR")
+
     @cached_property
-    def _memory(self) -> int:
+    def memory(self) -> int:
+        """Bytes that it may use."""
         return tuning.memory_of(self.request.memory, total=_total_memory(), before=self._noted("DATABASE_MEMORY"))
 
     def _compose_files(self) -> list[StackFile]:
         """What Compose reads."""
         env = {
             "DATABASE_MAJOR": self.request.version,
-            "DATABASE_MEMORY": self._memory,
-            "DATABASE_SHARED_MEMORY": tuning.shared_memory_of(self._memory),
+            "DATABASE_MEMORY": self.memory,
+            "DATABASE_SHARED_MEMORY": tuning.shared_memory_of(self.memory),
         }
         return [
             StackFile(path=COMPOSE_FILE, content=self.request.compose),
@@ -189,7 +208,7 @@ class Bundled:
             "ssl_min_protocol_version": "TLSv1.2",
             "password_encryption": "scram-sha-256",
         }
-        tuned = tuning.tune(self._memory, cpus=os.cpu_count() or 1, connections=self.request.connections)
+        tuned = tuning.tune(self.memory, cpus=os.cpu_count() or 1, connections=self.request.connections)
         return {**SETTINGS, **tuned, **self.request.settings, **own}
 
     def _secret_files(self) -> list[StackFile]:
@@ -217,16 +236,10 @@ class Bundled:
         found = dict(line.partition("=")[::2] for line in lines)
         return int(found.get(variable, "0"))
 
-    def _make_folders(self) -> None:
-        for name, mode in (("conf", 0o755), ("tls", 0o755), ("authority", 0o700), ("secrets", 0o755)):
-            path = self.folder / name
-            path.mkdir(exist_ok=True)
-            path.chmod(mode)
-
     # --- what is refused -------------------------------------------------------------------------------------------
 
     def _refuse_another_major(self) -> None:
-        there, wanted = self._noted("DATABASE_MAJOR"), self.request.version
+        there, wanted = self.major, self.request.version
         if there and there != wanted:
             raise PreflightError(
                 f"The database of {self.request.name} is PostgreSQL {there}, and {wanted} is declared: data of one "
@@ -365,10 +378,11 @@ class Bundled:
 
 
 class Server:
-    """The server of a project, asked and told through its own socket, as its superuser."""
+    """A server, asked and told through its own socket, as its superuser: that of a project, or in a named container."""
 
-    def __init__(self, project: str) -> None:
+    def __init__(self, project: str, *, container: str = "") -> None:
         self._project = project
+        self._name = container
 
     def reload(self, written: float) -> None:
         """Have it read its files, and wait until it has. Raises :class:`UnhealthyError` with what it refuses."""
@@ -423,6 +437,8 @@ class Server:
 
     def container(self) -> str:
         """The container that it runs in. Raises :class:`UnhealthyError`."""
+        if self._name:
+            return self._name
         for container in look(self._project):
             if container.state == "running":
                 return container.name

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -336,7 +337,7 @@ def test_what_is_no_postgresql_is_told_from_one(database: Database, tls: str) ->
 def _greet(server: socket.socket) -> None:
     """Answer once, as a mail server does, and wait for what comes."""
     stream, _ = server.accept()
-    with stream:
+    with stream, suppress(ConnectionError):
         stream.sendall(b"220 mail.example ESMTP ready when you are\r\n")
         while stream.recv(1024):
             pass
