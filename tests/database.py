@@ -27,16 +27,15 @@ def defaults() -> dict[str, Any]:
     return found
 
 
-def compose(name: str, image: str, *, port: int = 5432, version: int = 17, **change: Any) -> str:
+def variables(name: str, image: str, *, port: int, version: int) -> dict[str, Any]:
+    """What the template is laid out with."""
+    shaped = {"name": "shop", "port": port, "initdb": initdb_of(version)}
+    return {**defaults(), "slipway_name": name, "__database_reference": image, "__database": shaped}
+
+
+def compose(name: str, image: str, *, port: int = 5432, version: int = 17) -> str:
     """The Compose file of its stack."""
-    variables = {
-        **defaults(),
-        "slipway_name": name,
-        "__database_reference": image,
-        "__database": {"name": "shop", "port": port, "initdb": initdb_of(version)},
-        **change,
-    }
-    templar = Templar(loader=DataLoader(), variables=variables)
+    templar = Templar(loader=DataLoader(), variables=variables(name, image, port=port, version=version))
     text: str = templar.template(trust_as_template(TEMPLATE.read_text()))
     return text
 

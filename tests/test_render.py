@@ -250,3 +250,34 @@ def test_what_is_rendered_is_what_a_host_takes(services: Services) -> None:
 def test_a_name_that_compose_would_refuse_is_refused_first(name: str, services: Services) -> None:
     with pytest.raises(UsageError, match=r"cannot be a slipway_name\. Use 2 to 41 lower-case letters"):
         rendered(services, name=name)
+
+
+OWNER = "never-to-be-seen-owner-0123456789-abcdef"
+
+
+def with_owner(services: Services) -> Services:
+    """Migrations run as another role, told by a file and by the environment."""
+    services["api"]["migrate"] |= {
+        "secret_env": {"OWNER_PIN": OWNER},
+        "config_files": [{"path": "/app/config/db.json", "content": {"url": f"postgresql://owner:{OWNER}@db/shop"}}],
+    }
+    return services
+
+
+def test_what_migrations_alone_see_is_in_files_of_their_own_and_nowhere_else(services: Services) -> None:
+    found = rendered(with_owner(services))
+    contents = {file["path"]: file["content"] for file in found["files"]}
+    assert [path for path, text in contents.items() if OWNER in text] == [
+        "config/api@migrate/app/config/db.json",
+        "config/api@migrate/.environment.json",
+    ]
+    assert OWNER not in json.dumps([found["compose"], found["manifest"]])
+    assert {name for name in found["manifest"]["secrets"] if "@migrate" in name} == {
+        "api@migrate:/app/config/db.json#url",
+        "api@migrate:/.environment.json#secret_env.OWNER_PIN",
+    }
+
+
+def test_another_owner_of_the_schema_is_a_new_release(services: Services) -> None:
+    before = release_id(services)
+    assert release_id(with_owner(services)) != before

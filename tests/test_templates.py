@@ -12,6 +12,7 @@ from ansible.template import Templar, trust_as_template
 
 from slipway.edge import Edge, Tier
 from slipway.render import render
+from tests import database
 
 KIT = Path(__file__).parents[1]
 TEMPLATE = KIT / "compose" / "app" / "compose.yml.j2"
@@ -90,6 +91,34 @@ def test_the_edge_is_laid_out_from_the_defaults_of_its_role(template: Path) -> N
 def test_an_edge_without_its_variables_is_an_error(template: Path) -> None:
     with pytest.raises(Exception, match="is undefined"):
         Templar(loader=DataLoader(), variables={}).template(trust_as_template(template.read_text()))
+
+
+def test_the_database_is_laid_out_from_the_defaults_of_its_role() -> None:
+    image = "registry.example/slipway/postgres@sha256:1"
+    document = yaml.safe_load(database.compose("shop-production", image, port=5433))
+    assert document["name"] == "slipway-shop-production-database"
+    [(name, service)] = document["services"].items()
+    assert (name, service["image"], service["user"]) == ("postgres", image, "999:999")
+    assert (service["network_mode"], service["read_only"], service["cap_drop"]) == ("host", True, ["ALL"])
+    assert (service["stop_signal"], service["stop_grace_period"]) == ("SIGINT", "120s")
+    assert service["environment"]["PGPORT"] == "5433"
+    assert document["volumes"]["data"]["name"] == "shop-production-database-${DATABASE_MAJOR:?}"
+
+
+@pytest.mark.parametrize("variable", ["slipway_name", "__database", "database_connections", "__database_reference"])
+def test_a_database_without_one_of_its_variables_is_an_error(variable: str) -> None:
+    variables = {**database.variables("shop", "image", port=5432, version=17)}
+    del variables[variable]
+    with pytest.raises(Exception, match="is undefined"):
+        Templar(loader=DataLoader(), variables=variables).template(trust_as_template(database.TEMPLATE.read_text()))
+
+
+@pytest.mark.parametrize(("version", "provider"), [(15, False), (16, False), (17, True), (18, True)])
+def test_text_is_ordered_by_postgresql_itself_where_it_can(version: int, provider: bool) -> None:
+    document = yaml.safe_load(database.compose("shop", "image", version=version))
+    arguments = document["services"]["postgres"]["environment"]["POSTGRES_INITDB_ARGS"]
+    assert ("--locale-provider=builtin" in arguments) == provider
+    assert "--data-checksums" in arguments
 
 
 def entry(tier: str) -> str:
