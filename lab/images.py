@@ -16,7 +16,11 @@ from slipway.errors import SlipwayError
 REPOSITORY = "slipway/lab"
 CONTEXT = KIT / "lab/machine"
 LOCK = KIT / "inventories/local/images.lock.yml"
-DATABASE = "127.0.0.1:5000/slipway/postgres"
+OPTIONAL = {
+    "127.0.0.1:5000/slipway/postgres": "images_database",
+    "127.0.0.1:5000/slipway/inspector": "images_inspector",
+}
+"""Repository -> the variable that has it built, where an environment wants it."""
 LEGACY_CGROUPS = "systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 MADE_OF = "org.slipway.lab.made-of"
@@ -33,9 +37,10 @@ def prepare() -> None:
 
 def built() -> dict[str, dict[str, str]]:
     """The kit's images in the registry of this machine (repository, tag, digest); builds them where there are none."""
-    if DATABASE not in _locked() or not Registry(LOCAL).answers():
-        # Not every environment has one, and a lab may be any.
-        play_here("-e", "images_database=true", "playbooks/provision.yml", "playbooks/images.yml")
+    if not OPTIONAL.keys() <= _locked().keys() or not Registry(LOCAL).answers():
+        # Not every environment has them, and a lab may be any.
+        wanted = [word for switch in OPTIONAL.values() for word in ("-e", f"{switch}=true")]
+        play_here(*wanted, "playbooks/provision.yml", "playbooks/images.yml")
     return _locked()
 
 

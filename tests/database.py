@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from slipway.database.declared import initdb_of
 
 KIT = Path(__file__).parents[1]
 TEMPLATE = KIT / "compose/database/compose.yml.j2"
+INSPECTOR = "slipway-test/inspector:1"
 PASSWORDS = {
     "superuser": "never-to-be-seen-superuser-0123456789",
     "owner": "never-to-be-seen-owner-'\"\\$%-0123456789",
@@ -30,21 +32,30 @@ def defaults() -> dict[str, Any]:
 def variables(name: str, image: str, *, port: int, version: int) -> dict[str, Any]:
     """What the template is laid out with."""
     shaped = {"name": "shop", "port": port, "initdb": initdb_of(version)}
-    return {**defaults(), "slipway_name": name, "__database_reference": image, "__database": shaped}
+    return {
+        **defaults(),
+        "slipway_name": name,
+        "__database_reference": image,
+        "__database_inspector_reference": INSPECTOR,
+        "__database": shaped,
+    }
 
 
-def compose(name: str, image: str, *, port: int = 5432, version: int = 17) -> str:
+def compose(name: str, image: str, *, port: int = 5432, version: int = 17, **change: Any) -> str:
     """The Compose file of its stack."""
-    templar = Templar(loader=DataLoader(), variables=variables(name, image, port=port, version=version))
+    given = {**variables(name, image, port=port, version=version), **change}
+    templar = Templar(loader=DataLoader(), variables=given)
     text: str = templar.template(trust_as_template(TEMPLATE.read_text()))
     return text
 
 
-def request(name: str, image: str, *, port: int, version: int = 17, **change: Any) -> dict[str, Any]:
-    """What the engine of its host is asked for, on the loopback address."""
+def request(
+    name: str, image: str, *, port: int, version: int = 17, inspector: Mapping[str, Any] | None = None, **change: Any
+) -> dict[str, Any]:
+    """What the engine of its host is asked for, on the loopback address. `inspector` has variables of the role."""
     return {
         "name": name,
-        "compose": compose(name, image, port=port, version=version),
+        "compose": compose(name, image, port=port, version=version, **(inspector or {})),
         "image": image,
         "version": version,
         "database": {"name": "shop", "owner": "shop_owner", "user": "shop"},

@@ -31,6 +31,11 @@ def test_without_clients_nobody_gets_in_from_outside() -> None:
     assert {line[-1] for line in lines(clients=[]) if line[0] != "local"} == {"reject"}
 
 
+def test_the_page_to_look_into_it_comes_from_its_own_host_alone() -> None:
+    [line] = [line for line in lines(inspector="10.20.0.21") if "inspector" in line]
+    assert line == ["hostssl", '"shop"', "inspector", "10.20.0.21/32", "scram-sha-256"]
+
+
 def test_standby_servers_replicate_and_do_nothing_else() -> None:
     [line] = [line for line in lines(replicas=["10.20.0.22"]) if "10.20.0.22/32" in line]
     assert line == ["hostssl", "replication", "replication", "10.20.0.22/32", "scram-sha-256"]

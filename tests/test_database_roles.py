@@ -44,6 +44,7 @@ def have(**change: Any) -> Have:
         "database_owner": "shop_owner",
         "public": [],
         "connects": True,
+        "reads": False,
         "inside": inside(),
     }
     return Have(**{**fields, **change})
@@ -112,6 +113,20 @@ def test_what_differs_is_put_right_and_nothing_else(change: dict[str, Any], stat
     steps = [step for step in plan(WANT, have(**change), PASSWORDS) if step.what]
     assert len(steps) == 1
     assert statement in steps[0].sql
+
+
+def test_people_get_a_role_that_reads_and_nothing_else() -> None:
+    want = msgspec.structs.replace(WANT, inspector=True)
+    passwords = {**PASSWORDS, "inspector": "i" * 32}
+    text = sql(plan(want, have(), passwords))
+    assert 'CREATE ROLE "inspector" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;' in text
+    assert [line for line in text.splitlines() if line.startswith("GRANT")] == [
+        "GRANT pg_read_all_data TO inspector;",
+        'GRANT CONNECT ON DATABASE "shop" TO inspector;',
+    ]
+    there = {**have().roles, "inspector": Role(login=True, password=scram.verifier("i" * 32))}
+    assert plan(want, have(roles=there, reads=True), passwords) == []
+    assert sql(plan(WANT, have(roles=there, reads=True), PASSWORDS)) == "ALTER ROLE inspector NOLOGIN;"
 
 
 def test_no_statement_and_no_word_has_a_password() -> None:

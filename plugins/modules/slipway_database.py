@@ -38,8 +38,9 @@ options:
       user: {description: The role that reads and writes rows., type: str, required: true}
       extensions: {description: Extensions to make in it., type: list, elements: str, default: []}
       init_sql: {description: SQL that the owner runs once., type: str, default: ""}
+      inspector: {description: Whether a role for people may read everything., type: bool, default: false}
   passwords:
-    description: Those of C(superuser), C(owner), C(user) and C(replication).
+    description: Those of C(superuser), C(owner), C(user) and C(replication), and of C(inspector) where there is one.
     type: dict
     default: {}
   address:

@@ -21,16 +21,27 @@ host   replication  all  all  reject
 """
 
 
-def rules(*, database: str, owner: str, user: str, clients: Sequence[str], replicas: Sequence[str] = ()) -> str:
+def rules(
+    *,
+    database: str,
+    owner: str,
+    user: str,
+    clients: Sequence[str],
+    replicas: Sequence[str] = (),
+    inspector: str = "",
+) -> str:
     """The text of pg_hba.conf: `clients` over TLS with their passwords, `replicas` too, and nobody else.
 
-    Both are addresses or networks. The owner may reach every database, since a backup is verified in a scratch one.
+    Both are addresses or networks; `inspector` is the address that the page to look into the database comes from, and
+    empty where there is none. The owner may reach every database, since a backup is verified in a scratch one.
     """
     lines = []
     for network in map(network_of, clients):
         lines.append(f"hostssl  all  {_name(owner)}  {network}  scram-sha-256\n")
         lines.append(f"hostssl  {_name(database)}  {_name(user)}  {network}  scram-sha-256\n")
     lines += [f"hostssl  replication  replication  {network_of(one)}  scram-sha-256\n" for one in replicas]
+    if inspector:
+        lines.append(f"hostssl  {_name(database)}  inspector  {network_of(inspector)}  scram-sha-256\n")
     said = "# Over TLS, with a password.\n" if lines else ""
     return HEADER + said + "".join(lines) + FOOTER
 

@@ -187,7 +187,12 @@ class Bundled:
         """What the server reads."""
         request, want = self.request, self._want
         rules = access.rules(
-            database=want.name, owner=want.owner, user=want.user, clients=request.clients, replicas=request.replicas
+            database=want.name,
+            owner=want.owner,
+            user=want.user,
+            clients=request.clients,
+            replicas=request.replicas,
+            inspector=request.address if want.inspector else "",
         )
         return [
             StackFile(path=CONF, content=CONF_HEADER + tuning.settings_text(self._settings())),
@@ -213,7 +218,8 @@ class Bundled:
 
     def _secret_files(self) -> list[StackFile]:
         password = self.request.passwords.get("superuser", "")
-        short = [role for role in PASSWORDS if len(self.request.passwords.get(role, "")) < SHORTEST_SECRET]
+        needed = (*PASSWORDS, *(["inspector"] if self._want.inspector else []))
+        short = [role for role in needed if len(self.request.passwords.get(role, "")) < SHORTEST_SECRET]
         if short:
             raise UsageError(
                 f"There is no password for {', '.join(short)} of the database, or a very short one.",
@@ -296,6 +302,7 @@ class Bundled:
                 "Openssl's words are below.",
                 details=done.stderr.strip(),
             )
+        self._authority.chmod(0o444)
         for name, mode in (("server.crt", 0o444), ("server.key", 0o400)):
             path = self.folder / "tls" / name
             os.chown(path, UID, UID)
@@ -440,7 +447,7 @@ class Server:
         if self._name:
             return self._name
         for container in look(self._project):
-            if container.state == "running":
+            if container.state == "running" and container.service == "postgres":
                 return container.name
         raise UnhealthyError(
             f"The database of this host, {self._project}, does not run.", "Start it: playbooks/database.yml."

@@ -14,6 +14,7 @@ from slipway.database import scram
 from slipway.errors import PreflightError
 
 REPLICATION = "replication"
+INSPECTOR = "inspector"
 TABLES = ("SELECT", "INSERT", "UPDATE", "DELETE")
 SEQUENCES = ("USAGE", "SELECT", "UPDATE")
 FILLED = "slipway.filled"
@@ -77,6 +78,8 @@ class Have(msgspec.Struct, kw_only=True, frozen=True):
     """Databases that every role may connect to."""
     connects: bool
     """Whether the runtime role may connect to the database."""
+    reads: bool
+    """Whether the inspector may, and read all of it."""
     inside: Inside | None = None
 
 
@@ -88,6 +91,8 @@ class Want(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True
     user: str
     extensions: list[str] = []
     init_sql: str = ""
+    inspector: bool = False
+    """Whether there is a role for people that reads everything."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -107,13 +112,16 @@ SELECT json_build_object(
   'roles', (SELECT coalesce(json_object_agg(rolname, json_build_object(
       'password', rolpassword, 'login', rolcanlogin, 'superuser', rolsuper, 'createdb', rolcreatedb,
       'createrole', rolcreaterole, 'replication', rolreplication, 'bypassrls', rolbypassrls)), '{}')
-    FROM pg_authid WHERE rolname IN (:'owner', :'user', 'replication', current_user)),
+    FROM pg_authid WHERE rolname IN (:'owner', :'user', 'replication', 'inspector', current_user)),
   'database_owner', (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = :'name'),
   'public', (SELECT coalesce(json_agg(datname ORDER BY datname), '[]') FROM pg_database
     WHERE datname IN (:'name', 'postgres', 'template1') AND EXISTS (
       SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0)),
   'connects', coalesce((SELECT has_database_privilege(r.oid, d.oid, 'CONNECT')
-    FROM pg_roles r, pg_database d WHERE rolname = :'user' AND datname = :'name'), false));
+    FROM pg_roles r, pg_database d WHERE rolname = :'user' AND datname = :'name'), false),
+  'reads', coalesce((SELECT has_database_privilege(r.oid, d.oid, 'CONNECT') AND EXISTS (
+      SELECT FROM pg_auth_members WHERE member = r.oid AND pg_get_userbyid(roleid) = 'pg_read_all_data')
+    FROM pg_roles r, pg_database d WHERE rolname = 'inspector' AND datname = :'name'), false));
 SELECT EXISTS (SELECT FROM pg_database WHERE datname = :'name')
    AND (SELECT count(*) = 2 FROM pg_roles WHERE rolname IN (:'owner', :'user')) AS there \\gset
 \\if :there
@@ -164,7 +172,7 @@ def plan(want: Want, have: Have, passwords: Mapping[str, str]) -> list[Step]:
     superuser = have.roles.get("postgres")
     if superuser and not scram.matches(passwords["superuser"], superuser.password):
         steps.append(_password("postgres", passwords["superuser"]))
-    return [*steps, *_database(want, have), *_inside(want, have)]
+    return [*steps, *_database(want, have), *_inspector(want, have, passwords), *_inside(want, have)]
 
 
 def _role(name: str, want: Role, password: str, have: Have) -> Iterator[Step]:
@@ -197,6 +205,23 @@ def _database(want: Want, have: Have) -> Iterator[Step]:
         yield Step(f"the database {one} is closed to other roles", f"REVOKE ALL ON DATABASE {quoted(one)} FROM PUBLIC;")
     if not have.connects or want.name in public:
         yield Step(f"{want.user} may connect", f"GRANT CONNECT, TEMPORARY ON DATABASE {name} TO {user};")
+
+
+def _inspector(want: Want, have: Have, passwords: Mapping[str, str]) -> Iterator[Step]:
+    there = have.roles.get(INSPECTOR)
+    if not want.inspector:
+        if there and there.login:
+            yield Step("the inspector is kept out", f"ALTER ROLE {INSPECTOR} NOLOGIN;")
+        return
+    yield from _role(INSPECTOR, Role(login=True), passwords[INSPECTOR], have)
+    if not have.reads:
+        yield Step(
+            "the inspector may read",
+            f"GRANT pg_read_all_data TO {INSPECTOR};\n"
+            f"GRANT CONNECT ON DATABASE {quoted(want.name)} TO {INSPECTOR};\n"
+            f"ALTER ROLE {INSPECTOR} SET default_transaction_read_only = on;\n"
+            f"ALTER ROLE {INSPECTOR} SET statement_timeout = '30s';",
+        )
 
 
 def _inside(want: Want, have: Have) -> Iterator[Step]:

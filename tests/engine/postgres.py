@@ -17,15 +17,22 @@ PATIENCE = 60.0
 
 def build(suite: str = "trixie", major: int = 17) -> str:
     """Build it, which takes a moment when it was built before; gives its reference."""
-    bases = docker(
-        "image", "ls", "--filter", f"reference=slipway/base:{suite}-*", "--format", "{{.Repository}}:{{.Tag}}"
-    )
+    return _build("postgres", f"{REPOSITORY}:{major}", suite, MAJOR=str(major))
+
+
+def build_inspector() -> str:
+    """The same for the page to look into one."""
+    return _build("inspector", f"{PREFIX}inspector:1", "trixie")
+
+
+def _build(image: str, reference: str, suite: str, **arguments: str) -> str:
+    listing = ["image", "ls", "--filter", f"reference=slipway/base:{suite}-*", "--format", "{{.Repository}}:{{.Tag}}"]
+    bases = docker(*listing).split()
     assert bases, f"There is no base of {suite} on this machine. Run playbooks/images.yml first."
-    reference = f"{REPOSITORY}:{major}"
-    arguments = {"BASE": max(bases.split()), "MAJOR": str(major), "SOURCE_DATE_EPOCH": "1700000000"}
+    arguments |= {"BASE": max(bases), "SOURCE_DATE_EPOCH": "1700000000"}
     given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     secret = ["--secret", f"id=ca,src={BUNDLE}"] if BUNDLE.exists() else []
-    docker("buildx", "build", "--quiet", *given, *secret, "--tag", reference, str(KIT / "images/postgres"))
+    docker("buildx", "build", "--quiet", *given, *secret, "--tag", reference, str(KIT / "images" / image))
     return reference
 
 

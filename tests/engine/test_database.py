@@ -9,6 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -390,6 +393,55 @@ def test_a_shell_is_psql_in_the_applications_database(database: Database) -> Non
     assert "shop" in done.stdout
     refused = database.slipway("db", "shell", "--read-only", stdin="CREATE TABLE no ();\n")
     assert "cannot execute CREATE TABLE in a read-only transaction" in refused.stderr
+
+
+def test_people_look_into_it_by_a_page_on_loopback_that_changes_nothing(database: Database) -> None:
+    port, password = free_port(), "inspector-0123456789-0123456789-0123"
+    variables = {
+        "database_inspector": True,
+        "database_inspector_port": port,
+        "__database_inspector_reference": postgres.build_inspector(),
+    }
+    wanted = request(NAME, database.image, port=database.port, inspector=variables)
+    wanted["database"] = {**wanted["database"], "inspector": True}
+    wanted["passwords"] = {**PASSWORDS, "inspector": password}
+    before = database.born()
+    assert "the inspector may read" in database.call("database", wanted)["msg"]
+    assert not database.call("database", wanted)["changed"]
+    assert database.born() == before
+    with database.as_("owner") as owner:
+        owner.ask("CREATE TABLE IF NOT EXISTS looked_at (n int)")
+    try:
+        assert "looked_at" in inspected(port, database, password)
+        assert "looked_at" not in inspected(port, database, "wrong")
+        with database.as_("user", user="inspector", password=password) as session:
+            assert session.ask("SELECT count(*) FROM looked_at") == [["0"]]
+            session.ask("SET default_transaction_read_only = off")
+            with pytest.raises(wire.WireError, match="permission denied"):
+                session.ask("INSERT INTO looked_at VALUES (1)")
+    finally:
+        database.ask()
+    with pytest.raises(wire.WireError):
+        database.as_("user", user="inspector", password=password).__enter__()
+    assert docker("ps", "--quiet", "--filter", f"name=slipway-{NAME}-database-inspector") == ""
+
+
+def inspected(port: int, database: Database, password: str) -> str:
+    """What the page shows of the database to who logs in."""
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    where = f"http://{HOST}:{port}/"
+    login = {
+        "driver": "pgsql",
+        "server": f"{HOST}:{database.port}",
+        "username": "inspector",
+        "password": password,
+        "db": "shop",
+    }
+    body = urllib.parse.urlencode({f"auth[{key}]": value for key, value in login.items()}).encode()
+    try:
+        return str(opener.open(where, body, timeout=10).read().decode())
+    except urllib.error.HTTPError as error:
+        return str(error.read().decode())
 
 
 def test_where_no_database_is_it_says_where_to_look(tmp_path: Path, database: Database) -> None:
