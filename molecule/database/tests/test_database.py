@@ -12,6 +12,7 @@ from testinfra.utils.ansible_runner import AnsibleRunner
 testinfra_hosts = ["ansible://database1"]
 
 CONTAINER = "slipway-semiont-shared-database-postgres-1"
+INSPECTOR = "slipway-semiont-shared-database-inspector-1"
 PORT = 5432
 CLIENTS = """
 SELECT json_object_agg(client, encrypted) FROM (
@@ -49,6 +50,12 @@ def ask(host: Host, statement: str) -> Any:
 def test_it_listens_on_its_private_address_alone(host: Host) -> None:
     listening = [one for one in host.socket.get_listening_sockets() if one.endswith(f":{PORT}")]
     assert listening == [f"tcp://{address('database1')}:{PORT}"]
+
+
+def test_the_page_to_look_into_it_is_on_loopback_alone(host: Host) -> None:
+    listening = [one for one in host.socket.get_listening_sockets() if one.endswith(":8081")]
+    assert listening == ["tcp://127.0.0.1:8081"]
+    assert "Adminer" in host.check_output("docker exec %s wget -q -O - http://127.0.0.1:8081/", INSPECTOR)
 
 
 def test_every_app_host_uses_it_over_tls(host: Host) -> None:
