@@ -89,7 +89,8 @@ def test_one_that_cannot_be_restored_leaves_the_old_one_serving(old: Database, i
     # Whoever restores it finds that its function refuses, as one would that is of an extension which is not there.
     with old.as_("owner") as owner:
         owner.ask("CREATE FUNCTION fails() RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN 1; END'")
-        owner.ask("CREATE INDEX refusing ON item ((fails()))")
+        owner.ask("CREATE TABLE broken AS SELECT 1 AS n")
+        owner.ask("CREATE INDEX refusing ON broken ((fails()))")
         owner.ask(
             "CREATE OR REPLACE FUNCTION fails() RETURNS int LANGUAGE plpgsql IMMUTABLE "
             "AS 'BEGIN RAISE EXCEPTION ''not here''; END'"
