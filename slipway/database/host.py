@@ -29,7 +29,7 @@ from slipway.daemon import Daemon
 from slipway.database import access, certificate, roles, tuning
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError, UsageError
 from slipway.registries import Login
-from slipway.release import COMPOSE_FILE, NAME
+from slipway.release import COMPOSE_FILE, LABEL_NAME, LABEL_STACK, NAME
 from slipway.stack import Stack, StackFile, StackRequest, differs, look, shown, write
 from slipway.store import HOST_ENV_FILE, ROOT, hold
 
@@ -78,7 +78,13 @@ def run(request: DatabaseRequest, root: Path = ROOT) -> dict[str, Any]:
     bundled = Bundled(request, root)
     if request.state == "present":
         return bundled.present()
-    return bundled.stack.stopped() if request.state == "stopped" else bundled.stack.absent()
+    if request.state == "stopped":
+        return bundled.stack.stopped()
+    answer = bundled.stack.absent()
+    if request.purge and not request.check:
+        # Those of older versions, too.
+        Daemon().remove_volumes({LABEL_NAME: bundled.folder.name, LABEL_STACK: "database"})
+    return answer
 
 
 def folder_of(name: str, root: Path = ROOT) -> Path:

@@ -35,8 +35,7 @@ def old(tmp_path: Any, images: dict[int, str]) -> Iterator[Database]:
     yield one
     docker("rm", "--force", f"slipway-{NAME}-database-upgrade", check=False)
     one.ask(state="absent", purge=True)
-    for major in images:
-        docker("volume", "rm", "--force", f"{NAME}-database-{major}")
+    assert volumes() == set(), "what is removed with its data leaves no older version of it"
 
 
 def of(database: Database, images: dict[int, str], major: int) -> dict[str, Any]:
@@ -117,6 +116,9 @@ def test_one_that_was_cut_off_is_begun_anew(old: Database, images: dict[int, str
 
 def test_a_volume_of_somebodys_is_not_overwritten(old: Database, images: dict[int, str]) -> None:
     subprocess.run(["docker", "volume", "create", f"{NAME}-database-17"], check=True, capture_output=True)
-    with pytest.raises(RefusedError, match=rf"There is a volume {NAME}-database-17 already"):
-        upgrade(old, images)
-    assert rows(old) == f"{ROWS} rows in 15"
+    try:
+        with pytest.raises(RefusedError, match=rf"There is a volume {NAME}-database-17 already"):
+            upgrade(old, images)
+        assert rows(old) == f"{ROWS} rows in 15"
+    finally:
+        docker("volume", "rm", f"{NAME}-database-17")
