@@ -193,6 +193,21 @@ def test_a_failing_migration_is_shown_and_the_old_release_serves_all_the_while(
     assert "exit code 1" in last.reason
 
 
+def test_a_migration_sees_what_it_alone_is_told_and_none_of_that_is_shown(still_serves: Environment) -> None:
+    owner = "never-to-be-seen-owner-0123456789-$x-${y}"
+    migrate = {
+        **still_serves.services("2.0")["app"]["migrate"],
+        "secret_env": {"MIGRATION": "fails"},
+        "config_files": [
+            {"path": "/app/config/app.json", "content": {"runs_as": "owner", "password": owner}, "gid": 1001}
+        ],
+    }
+    error = refused(still_serves, lambda: still_serves.deploy("2.0", migrate=migrate), 2)
+    assert "column shop.price does not exist" in error.details
+    assert '"runs_as": "owner"' in error.details
+    assert owner not in "".join(still_serves.said)
+
+
 def test_a_migration_that_hangs_is_ended_after_its_time(still_serves: Environment) -> None:
     migrate = {**still_serves.services("2.0")["app"]["migrate"], "timeout": 1.5}
     error = refused(still_serves, lambda: still_serves.deploy("2.0", env={"MIGRATION": "hangs"}, migrate=migrate), 2)
