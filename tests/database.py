@@ -37,7 +37,7 @@ def variables(name: str, image: str, *, port: int, version: int) -> dict[str, An
         "slipway_name": name,
         "__database_reference": image,
         "__database_inspector_reference": INSPECTOR,
-        "__database": shaped,
+        "__database_declared": shaped,
     }
 
 

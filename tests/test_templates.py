@@ -105,7 +105,9 @@ def test_the_database_is_laid_out_from_the_defaults_of_its_role() -> None:
     assert document["volumes"]["data"]["name"] == "shop-production-database-${DATABASE_MAJOR:?}"
 
 
-@pytest.mark.parametrize("variable", ["slipway_name", "__database", "database_connections", "__database_reference"])
+@pytest.mark.parametrize(
+    "variable", ["slipway_name", "__database_declared", "database_connections", "__database_reference"]
+)
 def test_a_database_without_one_of_its_variables_is_an_error(variable: str) -> None:
     variables = {**database.variables("shop", "image", port=5432, version=17)}
     del variables[variable]
