@@ -132,16 +132,16 @@ class Bundled:
             if renew:
                 self._make_certificate()
                 said.append(f"the certificate is made: {renew}")
+            self._hand_over_certificate()
         # It holds the folder itself.
         answer = self.stack.present()
         with hold(self.folder):
             said += self._converge()
+        done = f"{str(answer['msg']).removesuffix(' As declared.')} Done: {'; '.join(said)}."
         return {
             **answer,
             "changed": bool(answer["changed"] or said),
-            "msg": f"{str(answer['msg']).removesuffix(' As declared.')} Done: {'; '.join(said)}."
-            if said
-            else answer["msg"],
+            "msg": done if said else answer["msg"],
             "diff": [*diff, *answer["diff"]],
             "authority": self._authority.read_text(),
         }
@@ -308,6 +308,9 @@ class Bundled:
                 "Openssl's words are below.",
                 details=done.stderr.strip(),
             )
+
+    def _hand_over_certificate(self) -> None:
+        """Let the server read it. Each time, since a call may have been killed before it came to that."""
         self._authority.chmod(0o444)
         for name, mode in (("server.crt", 0o444), ("server.key", 0o400)):
             path = self.folder / "tls" / name
@@ -317,16 +320,7 @@ class Bundled:
     def _in_image(
         self, mounts: Sequence[str], command: Sequence[str], *, user: str
     ) -> subprocess.CompletedProcess[str]:
-        alone = [
-            "--network",
-            "none",
-            "--cap-drop",
-            "ALL",
-            "--security-opt",
-            "no-new-privileges",
-            "--log-driver",
-            "none",
-        ]
+        alone = ["--network=none", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--log-driver=none"]
         what = ["--user", user, "--read-only", "--tmpfs", "/tmp", *mounts, "--entrypoint", command[0]]  # noqa: S108
         return subprocess.run(
             ["docker", "run", "--rm", *alone, *what, self.request.image, *command[1:]],

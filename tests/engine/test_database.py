@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -235,6 +236,13 @@ def test_no_secret_is_told_or_shown(database: Database) -> None:
     }
     assert modes["authority/ca.key"].st_uid == 0
     assert "ca.key" not in docker("exec", database.container, "ls", "/etc/postgresql-tls")
+
+
+def test_a_key_that_a_killed_call_has_not_handed_over_is_handed_over(database: Database) -> None:
+    key = database.folder / "tls/server.key"
+    os.chown(key, 0, 0)
+    assert not database.ask()["changed"]
+    assert (key.stat().st_uid, key.stat().st_mode & 0o777) == (999, 0o400)
 
 
 def test_data_of_another_major_version_is_refused_with_what_to_do(database: Database) -> None:
