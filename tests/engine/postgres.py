@@ -25,6 +25,13 @@ def build_inspector() -> str:
     return _build("inspector", f"{PREFIX}inspector:1", "trixie")
 
 
+def remove_images() -> None:
+    """What was built here; the builder's cache keeps what makes the next time quick."""
+    for repository in (REPOSITORY, f"{PREFIX}inspector"):
+        for image in set(docker("image", "ls", "--quiet", repository).split()):
+            docker("image", "rm", "--force", image, check=False)
+
+
 def _build(image: str, reference: str, suite: str, **arguments: str) -> str:
     listing = ["image", "ls", "--filter", f"reference=slipway/base:{suite}-*", "--format", "{{.Repository}}:{{.Tag}}"]
     bases = docker(*listing).split()

@@ -82,8 +82,9 @@ class Database:
 
 
 @pytest.fixture(scope="module")
-def image() -> str:
-    return postgres.build()
+def image() -> Iterator[str]:
+    yield postgres.build()
+    postgres.remove_images()
 
 
 @pytest.fixture(scope="module")

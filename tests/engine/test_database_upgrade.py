@@ -18,8 +18,9 @@ ROWS = 1000
 
 
 @pytest.fixture(scope="module")
-def images() -> dict[int, str]:
-    return {15: postgres.build("bookworm", 15), 17: postgres.build("trixie", 17)}
+def images() -> Iterator[dict[int, str]]:
+    yield {15: postgres.build("bookworm", 15), 17: postgres.build("trixie", 17)}
+    postgres.remove_images()
 
 
 @pytest.fixture

@@ -23,8 +23,9 @@ psql --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" --command "INSERT INTO 
 
 
 @pytest.fixture(scope="module")
-def image() -> str:
-    return postgres.build()
+def image() -> Iterator[str]:
+    yield postgres.build()
+    postgres.remove_images()
 
 
 @pytest.fixture
