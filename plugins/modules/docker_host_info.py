@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ansible.module_utils.apt_sources import read_sources
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.os_release import read_os_release
 
 DOCUMENTATION = """
 module: docker_host_info
@@ -107,15 +108,6 @@ engine:
 """
 
 SOCKET = "unix:///var/run/docker.sock"
-
-
-def read_os_release(file: Path) -> dict[str, str]:
-    """Read os-release into a dict; empty when the file is not there."""
-    try:
-        pairs = (line.partition("=") for line in file.read_text(encoding="utf-8").splitlines() if "=" in line)
-    except OSError:
-        return {}
-    return {name: value.strip("\"'") for name, _, value in pairs}
 
 
 def read_json(file: Path) -> dict[str, object]:
