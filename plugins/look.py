@@ -1,4 +1,4 @@
-"""What the action plugins share that look at a host before anything else is done there, and may find that they cannot."""
+"""What the action plugins share that are the first to look at a host, and may find that they cannot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the role host decides: which of its parts have something to do on a host, and what firewall and sshd are told."""
+"""What the role host decides: which parts have something to do on a host, and what firewall and sshd are told."""
 
 from __future__ import annotations
 
@@ -22,12 +22,6 @@ NEEDS_SYSTEMD = ("firewall", "upgrades", "time", "logs")
 CLOCKS = {"chrony": "chrony", "ntpsec": "ntpsec", "openntpd": "openntpd"}
 """Packages that keep the clock instead of systemd's own, and the unit of each."""
 PACKAGES = {"user": "sudo", "firewall": "nftables", "upgrades": "unattended-upgrades", "time": "systemd-timesyncd"}
-UNITS = {
-    "undo": ("slipway-undo.service",),
-    "firewall": ("slipway-firewall.service",),
-    "upgrades": ("apt-daily.timer", "apt-daily-upgrade.timer"),
-    "logs": ("systemd-journald.service",),
-}
 GUARDED = ("ssh", "firewall")
 """Parts whose changes could keep everybody out."""
 KEY = re.compile(r"^(?:\S+ )?(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+=*(?: .*)?$")
@@ -44,14 +38,15 @@ HIGHEST_PORT = 65535
 def host_plan(host: Host, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Decide what the role does on `host`.
 
-    `wanted` has `parts`, `files` (of each part: path, content, mode) and the settings that parts compare. Returns `problem`
-    (what is wrong and what to do, or empty), `skipped` (sentences), `packages` to install, and `due`, the parts that have
-    something to do.
+    `wanted` has `parts`, `files` (of each part: path, content, mode) and the settings that parts compare. Returns
+    `problem` (what is wrong and what to do, or empty), `skipped` (sentences), `packages` to install, and `due`, the
+    parts that have something to do.
     """
     plan: dict[str, Any] = {"problem": "", "skipped": [], "packages": [], "due": []}
     if not host["over_ssh"]:
         plan["skipped"] = [
-            "Ansible reaches this host without SSH, as the machine that it runs on, and the kit leaves such a one as it is."
+            "Ansible reaches this host without SSH, as the machine that it runs on, "
+            "and the kit leaves such a one as it is."
         ]
         return plan
     if host["distribution"] != "debian" or host["version"] not in SUPPORTED:
@@ -72,6 +67,7 @@ def host_plan(host: Host, wanted: Mapping[str, Any]) -> dict[str, Any]:
         part
         for part in active
         if part in host["unconfirmed"]
+        or PACKAGES.get(part) in plan["packages"]
         or any(_differs(file, host["files"].get(file["path"])) for file in wanted["files"].get(part, []))
         or _stale(part, host, wanted)
     ]
@@ -117,8 +113,8 @@ def _problems(host: Host, wanted: Mapping[str, Any], parts: Sequence[str]) -> It
                 )
     if "ssh" in parts and wanted["login"] == "root" and not wanted["root_login"]:
         yield (
-            "Ansible logs in to this host as root, which host_ssh_root_login does not allow. Add user to host_parts, with "
-            "host_user_keys, or set host_ssh_root_login to true."
+            "Ansible logs in to this host as root, which host_ssh_root_login does not allow. "
+            "Add user to host_parts, with host_user_keys, or set host_ssh_root_login to true."
         )
     if "firewall" in parts and wanted["firewall"]["problem"]:
         yield wanted["firewall"]["problem"]
@@ -127,7 +123,7 @@ def _problems(host: Host, wanted: Mapping[str, Any], parts: Sequence[str]) -> It
     if "sysctl" in parts:
         for key in wanted["sysctl_asked"]:
             if key not in host["sysctl"]:
-                yield f"host_sysctl has {key}, which the kernel of this host does not know. Correct its name or drop it."
+                yield f"host_sysctl has {key}, which this host's kernel does not know. Correct its name or drop it."
 
 
 def _packages(host: Host, parts: Sequence[str]) -> list[str]:
@@ -151,36 +147,14 @@ def _differs(file: Mapping[str, Any], found: Mapping[str, Any] | None) -> bool:
 
 def _stale(part: str, host: Host, wanted: Mapping[str, Any]) -> bool:
     """Whether a part's files are right and the host does not go by them."""
-    units = [host["units"].get(unit, {}) for unit in UNITS.get(part, ())] if host["systemd"] else []
-    if part != "logs" and not all(unit.get("enabled") for unit in units):
-        return True
-    match part:
-        case "user":
-            return user_stale(host, wanted)
-        case "ssh":
-            have = {line.strip().lower() for line in host["sshd"]["effective"]}
-            return not {line.lower() for line in wanted["sshd"]["effective"]} <= have
-        case "firewall":
-            return not host["firewall_loaded"]
-        case "upgrades":
-            return not all(unit.get("active") for unit in units)
-        case "logs":
-            file = host["files"].get(wanted["journal_file"], {"mtime": 0})
-            return bool(file["mtime"] > units[0].get("since", 0))
-        case "time":
-            unit = host["units"].get(f"{_clock(host) or 'systemd-timesyncd'}.service", {})
-            return not (unit.get("active") and unit.get("enabled"))
-        case "sysctl":
-            return any(host["sysctl"].get(key) != value for key, value in wanted["sysctl"].items())
-        case "swap":
-            return not host["swaps"] or host["swaps"].get(wanted["swap_file"]) not in (None, _swap(wanted["swap_size"]))
-        case "hostname":
-            return bool(host["hostname"] != wanted["hostname"])
-    return False
+    return part in GOES_BY and GOES_BY[part](host, wanted)
 
 
-def user_stale(host: Host, wanted: Mapping[str, Any]) -> bool:
-    """Whether the user, its groups or its keys are not those of the inventory."""
+def _undo_stale(host: Host, _: Mapping[str, Any]) -> bool:
+    return bool(host["systemd"]) and not _unit(host, "slipway-undo.service")["enabled"]
+
+
+def _user_stale(host: Host, wanted: Mapping[str, Any]) -> bool:
     have = host["user"]
     return (
         not have["home"]
@@ -190,13 +164,63 @@ def user_stale(host: Host, wanted: Mapping[str, Any]) -> bool:
     )
 
 
+def _ssh_stale(host: Host, wanted: Mapping[str, Any]) -> bool:
+    have = {line.strip().lower() for line in host["sshd"]["effective"]}
+    return not {line.lower() for line in wanted["sshd"]["effective"]} <= have
+
+
+def _firewall_stale(host: Host, _: Mapping[str, Any]) -> bool:
+    return not (host["firewall_loaded"] and _unit(host, "slipway-firewall.service")["enabled"])
+
+
+def _upgrades_stale(host: Host, _: Mapping[str, Any]) -> bool:
+    units = [_unit(host, unit) for unit in ("apt-daily.timer", "apt-daily-upgrade.timer")]
+    return not all(unit["active"] and unit["enabled"] for unit in units)
+
+
+def _time_stale(host: Host, _: Mapping[str, Any]) -> bool:
+    unit = _unit(host, host_clock(host))
+    return not (unit["active"] and unit["enabled"])
+
+
+def _logs_stale(host: Host, wanted: Mapping[str, Any]) -> bool:
+    written = host["files"].get(wanted["journal_file"], {"mtime": 0})["mtime"]
+    return bool(written > _unit(host, "systemd-journald.service")["since"])
+
+
+def _hostname_stale(host: Host, wanted: Mapping[str, Any]) -> bool:
+    return bool(host["hostname"] != wanted["hostname"])
+
+
+def _swap_stale(host: Host, wanted: Mapping[str, Any]) -> bool:
+    own = host["swaps"].get(wanted["swap_file"])
+    # mkswap keeps the first page for itself.
+    return not host["swaps"] or own not in (None, host_bytes(wanted["swap_size"]) - PAGE)
+
+
+def _sysctl_stale(host: Host, wanted: Mapping[str, Any]) -> bool:
+    return any(host["sysctl"].get(key) != value for key, value in wanted["sysctl"].items())
+
+
+def _unit(host: Host, name: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = host["units"].get(name, {"active": False, "enabled": False, "since": 0})
+    return found
+
+
+GOES_BY: dict[str, Callable[[Host, Mapping[str, Any]], bool]] = {
+    "undo": _undo_stale,
+    "user": _user_stale,
+    "ssh": _ssh_stale,
+    "firewall": _firewall_stale,
+    "upgrades": _upgrades_stale,
+    "time": _time_stale,
+    "logs": _logs_stale,
+    "hostname": _hostname_stale,
+    "swap": _swap_stale,
+    "sysctl": _sysctl_stale,
+}
+"""Part -> whether the host does not go by it."""
 PAGE = 4096
-"""mkswap keeps the first page of a swap file for itself."""
-
-
-def _swap(size: str) -> int:
-    """What the kernel says of a swap file of this size, in bytes."""
-    return host_bytes(size) - PAGE
 
 
 def host_bytes(size: str) -> int:
@@ -242,10 +266,8 @@ def host_sshd(settings: Mapping[str, Any]) -> dict[str, Any]:
     if settings["allow_users"]:
         options["AllowUsers"] = " ".join(settings["allow_users"])
         effective += [f"AllowUsers {user}" for user in settings["allow_users"]]
-    further = {
-        key: said.get(value, str(value)) if isinstance(value, bool) else str(value)
-        for key, value in settings["options"].items()
-    }
+    given = settings["options"].items()
+    further = {key: said[value] if isinstance(value, bool) else str(value) for key, value in given}
     replaced = {key.lower() for key in further}
     effective = [line for line in effective if line.split()[0].lower() not in replaced]
     return {
@@ -254,11 +276,9 @@ def host_sshd(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def host_sysctl(
-    host_settings: Mapping[str, Any], of_the_kit: Mapping[str, str], known: Mapping[str, str]
-) -> dict[str, str]:
+def host_sysctl(asked: Mapping[str, Any], of_the_kit: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
     """The kernel settings that are to be: the inventory's, and of the kit's those that this kernel has."""
-    told = {key: " ".join(str(value).split()) for key, value in host_settings.items()}
+    told = {key: " ".join(str(value).split()) for key, value in asked.items()}
     return {key: value for key, value in of_the_kit.items() if key in known} | told
 
 
@@ -267,8 +287,8 @@ def host_firewall(
 ) -> dict[str, Any]:
     """Turn what is to be let in into `rules` of one address family each; `problem` says what in it cannot be.
 
-    A rule has `protocol`, `ports`, `family` (ip, ip6, or empty for both), `sources` and `address` (empty: any), `comment`.
-    A source is an address, a network, or a host or a group of the inventory, whose addresses are looked up.
+    A rule has `protocol`, `ports`, `family` (ip, ip6, or empty for both), `sources` and `address` (empty: any), and
+    `comment`. A source is an address, a network, or a host or a group of the inventory, whose addresses are looked up.
     """
     rules: list[dict[str, Any]] = []
     for number, entry in enumerate(allow):
@@ -289,8 +309,8 @@ def host_firewall(
             found = [str(source)] if _family(str(source)) else _addresses_of(str(source), groups, hostvars)
             if not found:
                 return _wrong(
-                    f"{where} has the source {str(source)!r}, which is neither an address nor a network, nor a host or group "
-                    "of the inventory with an address. Correct it, or give its hosts a host_private_address."
+                    f"{where} has the source {str(source)!r}, which is neither an address nor a network, nor a host "
+                    "or group of the inventory with an address. Correct it, or give its hosts a host_private_address."
                 )
             sources += found
         base = {"protocol": protocol, "ports": ports, "comment": str(entry.get("comment") or f"{protocol} {ports}")}
@@ -306,7 +326,7 @@ def _are_ports(text: str) -> bool:
     if not PORTS.match(text):
         return False
     numbers = [int(number) for number in text.split("-")]
-    return numbers == sorted(numbers) and 0 < numbers[0] and numbers[-1] <= HIGHEST_PORT
+    return numbers == sorted(numbers) and numbers[0] > 0 and numbers[-1] <= HIGHEST_PORT
 
 
 def _family(text: str) -> str:
@@ -322,7 +342,7 @@ def _addresses_of(
     name: str, groups: Mapping[str, Sequence[str]], hostvars: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
     """Where the hosts behind a name of the inventory come from: by their private address or by the other one."""
-    hosts = groups[name] if name in groups else [name] if name in hostvars else []
+    hosts = groups.get(name, [name] if name in hostvars else [])
     told = [str(hostvars[host].get(key) or "") for host in hosts for key in ("host_private_address", "ansible_host")]
     return [address for address in dict.fromkeys(told) if _family(address)]
 

@@ -71,7 +71,7 @@ options:
   guard:
     type: str
     default: ""
-    description: The name of a change that could keep everybody out. Without a hyphen. Needs the program slipway-undo on the host.
+    description: The name, without a hyphen, of a change that could keep everybody out. Needs slipway-undo.
   seconds:
     type: int
     default: 60
@@ -124,7 +124,7 @@ UNDO = "/usr/local/sbin/slipway-undo"
 SYSTEMD = Path("/run/systemd/system")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A judge or a service did not take the files."""
 
 
@@ -205,23 +205,23 @@ class Change:
         self._old = [before(Path(str(file["path"]))) for file in self._new]
 
     def make(self) -> dict[str, object]:
-        """Make it, or take it back whole. Raises Refused."""
+        """Make it, or take it back whole. Raises RefusedError."""
         given = self._given
-        differing = [(old, new) for old, new in zip(self._old, self._new) if old != new]
+        differing = [(old, new) for old, new in zip(self._old, self._new, strict=True) if old != new]
         changed = bool(differing) or given["stale"]
         answer = {"changed": changed, "change": "", "diff": [diff(old, new) for old, new in differing]}
         if not changed or self._module.check_mode:
             return answer
         name = self._arm() if given["guard"] else ""
         try:
-            for file, new in zip(given["files"], self._new):
+            for file, new in zip(given["files"], self._new, strict=True):
                 if any(new is one for _, one in differing):
                     write(new, int(file["directory_mode"], 8))
             for judge in given["validate"]:
                 self._ask(judge)
             for command in given["apply"]:
                 self._run(command)
-        except Refused:
+        except RefusedError:
             self._restore(name)
             raise
         return {**answer, "change": name}
@@ -229,17 +229,17 @@ class Change:
     def _ask(self, judge: dict[str, object]) -> None:
         try:
             out = self._run(judge["command"])
-        except Refused as refused:
-            raise Refused(f"{judge['otherwise']} {refused}".strip()) from refused
+        except RefusedError as refused:
+            raise RefusedError(f"{judge['otherwise']} {refused}".strip()) from refused
         lines = {line.strip().lower() for line in out.splitlines()}
         missing = [line for line in judge["expect"] if line.lower() not in lines]
         if missing:
-            raise Refused(f"{judge['otherwise']} Missing: {'; '.join(missing)}.".strip())
+            raise RefusedError(f"{judge['otherwise']} Missing: {'; '.join(missing)}.".strip())
 
     def _run(self, command: list[str]) -> str:
         code, out, err = self._module.run_command(command, environ_update={"LC_ALL": "C"})
         if code:
-            raise Refused(f"{' '.join(command)}: {(err or out).strip()}")
+            raise RefusedError(f"{' '.join(command)}: {(err or out).strip()}")
         return str(out)
 
     def _arm(self) -> str:
@@ -258,7 +258,7 @@ class Change:
             timer = ["systemd-run", "--quiet", f"--unit=slipway-undo-{name}", f"--on-active={given['seconds']}"]
             try:
                 self._run([*timer, "--timer-property=AccuracySec=100ms", UNDO, name])
-            except Refused:
+            except RefusedError:
                 forget(name)
                 raise
         else:
@@ -275,7 +275,7 @@ class Change:
         for file in self._old:
             write(file)
         for command in self._given["revert"]:
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(RefusedError):
                 self._run(command)
         if name:
             forget(name)
@@ -360,7 +360,7 @@ def main() -> None:
         take_back_unconfirmed(module, given["guard"])
     try:
         module.exit_json(**Change(module).make())
-    except Refused as refused:
+    except RefusedError as refused:
         module.fail_json(msg=f"{str(refused).rstrip('.')}. Nothing was changed.")
 
 

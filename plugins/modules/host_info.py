@@ -105,7 +105,7 @@ swaps:
 user:
   type: dict
   returned: always
-  description: C(home), C(shell), C(group) and C(groups) of the user, and C(keys_file) with its C(keys); home is empty where there is none.
+  description: C(home), empty where there is none; C(shell), C(group), C(groups); C(keys_file) and its C(keys).
 sshd:
   type: dict
   returned: always
@@ -173,7 +173,7 @@ class Look:
         wanted = "Id,ActiveState,UnitFileState,ActiveEnterTimestamp"
         shown = self.ask("systemctl", "show", "--timestamp=unix", f"--property={wanted}", *names)
         found = {}
-        for name, block in zip(names, shown.split("\n\n")):
+        for name, block in zip(names, shown.split("\n\n"), strict=False):
             told = dict(line.split("=", 1) for line in block.strip().splitlines())
             since = told.get("ActiveEnterTimestamp", "").lstrip("@")
             found[name] = {
