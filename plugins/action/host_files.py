@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 Answer = dict[str, Any]
 
-TRIES = 3
+TRIES = 2
 """sshd takes its settings over in the background, so that a first try may meet it while it does."""
 TIMEOUT = 5
 """Seconds that one login may take to connect."""

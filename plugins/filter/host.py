@@ -22,7 +22,7 @@ NEEDS_SYSTEMD = ("firewall", "upgrades", "time", "logs")
 CLOCKS = {"chrony": "chrony", "ntpsec": "ntpsec", "openntpd": "openntpd"}
 """Packages that keep the clock instead of systemd's own, and the unit of each."""
 PACKAGES = {"user": "sudo", "firewall": "nftables", "upgrades": "unattended-upgrades", "time": "systemd-timesyncd"}
-GUARDED = ("ssh", "firewall")
+GUARDED = ("user", "ssh", "firewall")
 """Parts whose changes could keep everybody out."""
 KEY = re.compile(r"^(?:\S+ )?(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+=*(?: .*)?$")
 """One public key as authorized_keys has it; options before it have no blanks."""
