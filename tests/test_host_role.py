@@ -383,8 +383,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a source that nobody knows": (
         {"port": 1, "sources": ["monitoring"]},
-        "host_firewall_allow[0] has the source 'monitoring', which is neither an address nor a network, nor a host or group "
-        "of the inventory with an address. Correct it, or give its hosts a host_private_address.",
+        "host_firewall_allow[0] has the source 'monitoring', which is neither an address nor a network, nor a host or "
+        "group of the inventory with an address. Correct it, or give its hosts a host_private_address.",
     ),
     "a host without an address": (
         {"port": 1, "sources": ["db1"]},
