@@ -1,7 +1,8 @@
 """The `slipway` program: what an operator types on a host, and what Ansible's modules call.
 
-People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance`, `drain`, `lease` and `db`. The other verbs
-take one JSON request on stdin and answer with one JSON object (`slipway.protocol`); they are the same code paths.
+People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance`, `drain`, `lease` and `db`, and where they
+write a contract `contract check`. The other verbs take one JSON request on stdin and answer with one JSON object
+(`slipway.protocol`); they are the same code paths.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -174,9 +175,16 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
+CONTRACT = "say all that is wrong with a contract in a file; exit 1 when something is"
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message[:1].upper()}{message[1:]}.", f"See {self.prog} --help.")
+
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[_Parser]
 
 
 def _runs(text: str) -> int:
@@ -245,6 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--reason", default="", help="for the ledger")
 
     _database_options(people("db", "look into the bundled database of this host"))
+    _add_contract(verbs)
     for verb in HANDLERS:
         sub = verbs.add_parser(verb, help=f"for Ansible: {verb}, as JSON from stdin")
         sub.add_argument("--json", action="store_true", required=True, help="request on stdin, answer on stdout")
@@ -258,6 +267,17 @@ def _database_options(sub: argparse.ArgumentParser) -> None:
         "tool",
         choices=["shell", "dump", "size", "activity", "locks"],
         help="psql; a dump for pg_restore; how large it is; who does what; who waits for whom",
+    )
+
+
+def _add_contract(verbs: Verbs) -> None:
+    contract = verbs.add_parser("contract", help="what is wrong with a contract", description=CONTRACT)
+    sub = contract.add_subparsers(dest="act", required=True, parser_class=_Parser, metavar="check").add_parser(
+        "check", help=CONTRACT, description=CONTRACT
+    )
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument(
+        "file", type=Path, metavar="FILE", help="YAML or JSON with app_services, or with the services alone"
     )
 
 
@@ -281,6 +301,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _call(options: argparse.Namespace) -> int:
+    if options.verb == "contract":
+        return _contract(options)
     _need_root()
     if options.verb in HANDLERS or options.verb in ("rollback", "revoke", "maintenance", "drain"):
         # A connection that is lost, or Ctrl-C, half-way through a switch must not leave it half-way.
@@ -290,6 +312,14 @@ def _call(options: argparse.Namespace) -> int:
         protocol.answer(**HANDLERS[options.verb](sys.stdin.buffer.read(), options.root))
         return Exit.OK
     return _people(options)
+
+
+def _contract(options: argparse.Namespace) -> int:
+    from slipway import check  # noqa: PLC0415 - it looks into modules that no other verb needs
+
+    found = check.check(options.file)
+    _say(_json(found) if options.json else check.text(options.file, found))
+    return Exit.ERROR if found.problems else Exit.OK
 
 
 def _need_root() -> None:

@@ -22,7 +22,7 @@ PATIENCE = 20.0
 
 
 def read_folder(folder: Path) -> dict[str, Any]:
-    """The document of a release folder with the host's variables (`.env`) filled in and all paths absolute.
+    """The document of a release folder, jobs included, with the host's variables (`.env`) filled in and paths absolute.
 
     Raises :class:`PreflightError` when Compose does not accept it.
     """
@@ -54,7 +54,7 @@ def read_text(text: str) -> dict[str, Any]:
 def _config(where: list[str], *options: str) -> Iterator[subprocess.Popen[str]]:
     try:
         compose = subprocess.Popen(
-            ["docker", "compose", *where, "config", "--format", "json", *options],
+            ["docker", "compose", "--profile", "*", *where, "config", "--format", "json", *options],
             # Also where there is nothing to send, so that Compose never reads what the engine was sent.
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -7,19 +7,47 @@ Compose strings (`256m`) where nothing else is said.
 
 from __future__ import annotations
 
+import difflib
 import re
-from typing import Any, Literal
+from collections.abc import Iterator
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
 
+class Expectation(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """What must stand at a key of the body, where it is not simply one value. All that is stated must hold."""
+
+    equals: Any = msgspec.UNSET
+    one_of: list[Any] = []
+    present: bool | None = None
+    """Whether the key has to be there, with whatever value other than null."""
+
+
+class DatabaseProbe(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """How to find out whether the database answers, for an application whose own health does not look at it."""
+
+    command: list[str] = []
+    """Run in the container as its own user with its whole environment; exit code 0 says that it does."""
+    connect: str = ""
+    """`host:port` of a PostgreSQL that this host asks for a greeting, for images in which nothing can be run."""
+    timeout: float = 5.0
+    """Seconds one probe may take."""
+    interval: float = 5.0
+    """Seconds between two probes once it serves and is watched."""
+
+
 class Health(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """What a service must answer over HTTP before it counts as healthy."""
+    """What a service must answer over HTTP before it counts as healthy. It is asked from outside its container."""
 
     path: str
     status: int = 200
     json: dict[str, Any] = {}
-    """Dotted key in the body -> the value that must stand there."""
+    """Dotted key in the body -> the value that must stand there, or an :class:`Expectation` as a mapping."""
+    database: DatabaseProbe | None = None
+    image_check: bool = True
+    """Whether the image's own HEALTHCHECK counts too; without, it is switched off: it may need a missing program."""
     version: str = ""
     """Dotted key under which the body tells the version; it must equal the image's own version label."""
     timeout: float = 2.0
@@ -35,12 +63,28 @@ class Health(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
     retries: int = 3
     """Bad answers in a row that make it unhealthy then."""
 
+    def __post_init__(self) -> None:
+        try:
+            _ = self.expectations
+        except msgspec.ValidationError as error:
+            raise ValueError(f"{error} (a mapping in health.json states equals, one_of or present)") from error
+
+    @property
+    def expectations(self) -> dict[str, Expectation]:
+        """`json`, each value as an expectation. Raises msgspec.ValidationError for a mapping that is none."""
+        return {
+            key: msgspec.convert(wanted, Expectation) if isinstance(wanted, dict) else Expectation(equals=wanted)
+            for key, wanted in self.json.items()
+        }
+
 
 class ConfigFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     """A file that the kit writes and the container sees read-only at `path`."""
 
     path: str
     content: Any
+    format: Literal["json", "env", "text"] | None = None
+    """How the content is laid out; without it text is text, and anything else JSON. `env` is NAME=value lines."""
     mode: str = "0440"
     uid: int = 0
     gid: int = 0
@@ -60,19 +104,32 @@ class Backup(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
 
 
 class Migrate(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
-    """How the database schema is brought to what the image needs. Commands are argument lists."""
+    """How the database schema is brought to what the image needs: by commands of the image, or by SQL files.
 
-    up: list[str]
-    plan: list[str]
+    Commands are argument lists, run in the new image with the service's whole environment.
+    """
+
+    up: list[str] = []
+    plan: list[str] = []
     """Prints one pending revision a line, nothing when none is pending."""
-    status: list[str]
+    pending_exit: int = 0
+    """The exit code of `plan` when something is pending."""
+    ahead: str = ""
+    """A regular expression: where `plan` prints it, the schema is ahead of the image. Others simply fail then."""
+    head: list[str] = []
+    """Prints the revision that the image wants, for a program without a plan: pending is what `status` is not at."""
+    status: list[str] = []
     """Prints the revision the database is at as its last line."""
+    revision: str = ""
+    """A regular expression that finds a revision in a line, by its first group. Other lines are passed over."""
+    once: list[str] = []
+    """SQL files of `config_files`, in their order, instead of commands: psql applies each once, and notes it."""
     sql: list[str] = []
     """Prints the SQL that `up` would run. Without it nobody can judge whether the old release can go on meanwhile."""
     dialect: Literal["sqlite", "postgresql"] | None = None
     """What the SQL is judged as. `sqlite` is a database embedded in the application: a file on a volume."""
     down: list[str] = []
-    """Takes the schema back to a revision, which stands where the list says `{revision}`."""
+    """Takes the schema back to a revision, which stands where the list says `{revision}`; else by one step a time."""
     on_rollback: Literal["refuse", "skip", "down", "restore"] = "refuse"
     """What a rollback does where the schema is ahead of what the older release can run on."""
     backup: Backup | Literal["none"] | None = None
@@ -146,6 +203,8 @@ class Volume(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
     path: str
     uid: int
     gid: int
+    read_only: bool = False
+    """Whether this service only reads what another one puts there."""
 
 
 class Resources(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -166,6 +225,10 @@ class Service(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     """`sha256:…`; with it the tag is only a name for people."""
     user: str
     """`uid:gid` that the container runs as."""
+    allow_root: bool = False
+    """Whether that may be root, for an image that knows no other user. Preflight warns of it."""
+    kind: Literal["web", "worker", "job"] = "web"
+    """A `worker` answers nobody. A `job` runs only for its own migrations, before any other service is started."""
     port: int | None = None
     """The port that the process listens on in the container."""
     publish: int | None = None
@@ -193,7 +256,9 @@ class Service(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=T
     migrate: Migrate | None = None
     volumes: dict[str, Volume] = {}
     needs: list[str] = []
-    """Services that must be up before this one starts."""
+    """Services that must be healthy before this one starts."""
+    networks: list[str] = []
+    """Docker networks that are there already, which it joins under its own name."""
 
     @property
     def host_port(self) -> int | None:
@@ -225,3 +290,61 @@ def _decode_service(name: str, body: object) -> Service:
         said, _, path = str(error).partition(" - at `$")
         path = f"app_services.{name}{path.rstrip('`')}"
         raise msgspec.ValidationError(f"{said} - at `{path}`") from error
+
+
+def faults(data: object) -> list[str]:
+    """Say all that is wrong with the shape of `app_services`, each with its whole path and never with a value."""
+    if not isinstance(data, dict):
+        return ["Expected `object` - at `app_services`"]
+    return [fault for name, body in data.items() for fault in _faults(body, Service, f"app_services.{name}")]
+
+
+def _faults(data: object, shape: Any, path: str) -> Iterator[str]:
+    struct, within = struct_in(shape)
+    match data:
+        case dict() if struct and within is None:
+            yield from _struct_faults(data, struct, path)
+        case dict() if struct and within is dict:
+            for key, value in data.items():
+                yield from _faults(value, struct, f"{path}.{key}")
+        case list() if struct and within is list:
+            for position, value in enumerate(data):
+                yield from _faults(value, struct, f"{path}[{position}]")
+        case _:
+            yield from _fault(data, shape, path)
+
+
+def _struct_faults(data: dict[str, object], struct: type[msgspec.Struct], path: str) -> Iterator[str]:
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    found = []
+    for key in data:
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f", did you mean `{close[0]}`?" if close else ""
+            found.append(f"Object contains unknown field `{key}`{hint} - at `{path}`")
+    for name, field in fields.items():
+        if name in data:
+            found += _faults(data[name], field.type, f"{path}.{name}")
+        elif field.required:
+            found.append(f"Object missing required field `{name}` - at `{path}`")
+    # What only shows when all of its fields are right.
+    yield from found or _fault(data, struct, path)
+
+
+def _fault(data: object, shape: Any, path: str) -> Iterator[str]:
+    try:
+        msgspec.convert(data, shape)
+    except msgspec.ValidationError as error:
+        said, _, inner = str(error).partition(" - at `$")
+        yield f"{said} - at `{path}{inner.rstrip('`')}`"
+
+
+def struct_in(shape: Any) -> tuple[type[msgspec.Struct] | None, type | None]:
+    """The struct that a type is made of, if any, and whether it stands in a list or a mapping of such."""
+    if isinstance(shape, type) and issubclass(shape, msgspec.Struct):
+        return shape, None
+    if isinstance(shape, UnionType):
+        return next((found for found in map(struct_in, get_args(shape)) if found[0]), (None, None))
+    if (origin := get_origin(shape)) in (list, dict):
+        return struct_in(get_args(shape)[-1])[0], origin
+    return None, None

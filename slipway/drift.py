@@ -20,6 +20,7 @@ from slipway.edge import Edge
 from slipway.errors import SlipwayError
 from slipway.ledger import Ledger
 from slipway.release import COMPOSE_FILE, LABEL_RELEASE, Manifest
+from slipway.revisions import revision_of
 from slipway.store import Store, hold
 from slipway.switch import Traffic
 
@@ -123,7 +124,12 @@ def _is_loaded(store: Store, edge: Edge) -> bool:
 def _schema(manifest: Manifest, containers: Mapping[str, Mapping[str, Any]], ledger: Ledger) -> list[Difference]:
     """The revision that the database is at, asked of the service that the ledger has it from: the last to migrate."""
     recorded = ledger.schema()
-    asked = [(name, spec.migrate) for name, spec in manifest.services.items() if spec.migrate is not None]
+    asked = [
+        (name, spec.migrate)
+        for name, spec in manifest.services.items()
+        # Any other one has no container that could be asked.
+        if spec.migrate is not None and spec.migrate.status and spec.kind != "job"
+    ]
     if not asked or not recorded:
         return []
     name, migrate = asked[-1]
@@ -151,10 +157,9 @@ def _ask(container: Mapping[str, Any], migrate: Migrate) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return f"{UNKNOWN}: no answer within {QUESTION_PATIENCE:g} seconds"
-    lines = done.stdout.strip().splitlines()
     if done.returncode:
         return f"{UNKNOWN}: `{' '.join(migrate.status)}` ended with exit code {done.returncode}"
-    return lines[-1].strip() if lines else "none"
+    return revision_of(done.stdout, migrate)
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------------
@@ -171,13 +176,14 @@ def containers(
     `found` maps a container's name in Compose to what `docker inspect` says of it, `images` an image's id to what is
     said of the image, `references` an image's id to the reference that the release has for it.
     """
-    services = document["services"]
+    # One with a profile is run for itself and at no other time.
+    services = {name: body for name, body in document["services"].items() if not body.get("profiles")}
     answer = [Difference(name, "container", "present", ABSENT) for name in services if name not in found]
     answer += [Difference(name, "container", ABSENT, "present") for name in sorted(found.keys() - services.keys())]
-    for name in services:
+    for name, body in services.items():
         if name in found:
             image = images.get(found[name]["Image"], {})
-            declared = _declared(services[name], document, image.get("Config") or {})
+            declared = _declared(body, document, image.get("Config") or {})
             answer += compare(name, declared, _found(found[name], references))
     return answer
 

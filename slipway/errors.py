@@ -55,4 +55,11 @@ class UnhealthyError(SlipwayError):
 
 
 class CommandError(SlipwayError):
-    """A command in a one-off container ended with an exit code other than 0."""
+    """A command in a one-off container ended with an exit code other than 0.
+
+    `code` is that exit code, or None where the command did not come to its end, and `said` what it printed to stdout,
+    with any secret that is in it.
+    """
+
+    code: int | None = None
+    said: str = ""

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import struct
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from slipway.contract import Health
+from slipway.contract import DatabaseProbe, Expectation, Health
 from slipway.daemon import Container as Found
 from slipway.daemon import Daemon
 from slipway.errors import UnhealthyError
@@ -59,21 +61,53 @@ def complaint(answer: Answer, health: Health, version: str) -> str:
         return f"no answer from {health.path}: {answer.error}"
     if answer.status != health.status:
         return f"{health.path} answered {answer.status} instead of {health.status}: {_excerpt(answer.body)}"
-    promised = dict(health.json)
+    promised = health.expectations
     if health.version and version:
-        promised[health.version] = version
+        promised[health.version] = Expectation(equals=version)
     return f"{health.path} {wrong}" if promised and (wrong := _broken_promise(answer.body, promised)) else ""
 
 
-def _broken_promise(body: bytes, promised: dict[str, Any]) -> str:
+def _broken_promise(body: bytes, promised: Mapping[str, Expectation]) -> str:
     try:
         document = json.loads(body)
     except ValueError:
         return f"answered something that is not JSON: {_excerpt(body)}"
-    for key, value in promised.items():
-        if (found := _dig(document, key)) != value:
-            return f"says {key} is {found!r} instead of {value!r}"
+    for key, wanted in promised.items():
+        if wrong := _unmet(_dig(document, key), wanted):
+            return f"says {key} is {wrong}"
     return ""
+
+
+def _unmet(found: Any, wanted: Expectation) -> str:
+    """How what was found differs from what was expected; empty where it does not."""
+    if wanted.equals is not msgspec.UNSET and not _same(found, wanted.equals):
+        return f"{found!r} instead of {wanted.equals!r}"
+    if wanted.one_of and not any(_same(found, one) for one in wanted.one_of):
+        return f"{found!r} instead of one of {', '.join(map(repr, wanted.one_of))}"
+    if wanted.present is not None and (found is not None) != wanted.present:
+        return f"{found!r} instead of {'anything' if wanted.present else 'nothing'}"
+    return ""
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    """As JSON compares, where true is not 1."""
+    return bool(found == wanted) and isinstance(found, bool) == isinstance(wanted, bool)
+
+
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+"""What a client of PostgreSQL may say first; every server answers it with S or N before anybody has logged in."""
+
+
+def greeting(connect: str, timeout: float) -> str:
+    """What is wrong with the PostgreSQL at `host:port`, as far as a greeting tells; empty where it answers."""
+    host, _, port = connect.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout) as connection:
+            connection.sendall(SSL_REQUEST)
+            said = connection.recv(1)
+    except OSError as error:
+        return f"no answer from the database at {connect}: {error}"
+    return "" if said in (b"S", b"N") else f"what answers at {connect} is no PostgreSQL"
 
 
 class Gate:
@@ -118,25 +152,29 @@ class Gate:
         A container that is not up, or was started again, is wrong at once; one that answers otherwise than promised
         is when it has done so `retries` times, one `interval` after the other.
         """
-        due = {one.name: 0.0 for one in instances(self._manifest.services)}
-        failures = dict.fromkeys(due, 0)
+        rounds = [
+            _Round(one.name, probe, interval, health.retries)
+            for one in instances(self._manifest.services)
+            if (health := self._manifest.services[one.service].health)
+            for probe, interval in self._rounds(one, health)
+        ]
 
         def complaint() -> str:
             for name, container in self.containers().items():
                 if container.restarts or container.state != "running":
                     return f"{name} died"
-            for one in instances(self._manifest.services):
-                health = self._manifest.services[one.service].health
-                if health is None or time.monotonic() < due[one.name]:
-                    continue
-                due[one.name] = time.monotonic() + health.interval
-                wrong = self._probe(one)
-                failures[one.name] = failures[one.name] + 1 if wrong else 0
-                if failures[one.name] >= health.retries:
+            for one in rounds:
+                if wrong := one.complaint():
                     return self._redacted(f"{one.name}: {wrong}")
             return ""
 
         return complaint
+
+    def _rounds(self, one: Instance, health: Health) -> Iterator[tuple[Callable[[], str], float]]:
+        """What is asked of a container that serves, and every how many seconds."""
+        yield lambda: self._answers(one), health.interval
+        if database := health.database:
+            yield lambda: self._database(one, database), database.interval
 
     def containers(self) -> dict[str, Found]:
         """The release's containers by their name in Compose."""
@@ -178,6 +216,22 @@ class Gate:
         )
 
     def _probe(self, one: Instance) -> str:
+        health = self._manifest.services[one.service].health
+        wrong = self._answers(one)
+        return self._database(one, health.database) if not wrong and health and health.database else wrong
+
+    def _database(self, one: Instance, probe: DatabaseProbe) -> str:
+        if probe.connect:
+            return greeting(probe.connect, probe.timeout)
+        container = self.containers().get(one.name)
+        if container is None:
+            return _container_complaint(one.name, None)
+        code, said = self._daemon.execute(container.id, probe.command, probe.timeout)
+        if code is None:
+            return f"its database probe took longer than {probe.timeout:g} seconds"
+        return f"its database probe ended with exit code {code}: {_excerpt(said)}" if code else ""
+
+    def _answers(self, one: Instance) -> str:
         service = self._manifest.services[one.service]
         if service.health is None or service.port is None:
             return ""
@@ -189,6 +243,27 @@ class Gate:
         image = self._daemon.image(self._manifest.images[name]) or {}
         labels = image.get("Config", {}).get("Labels") or {}
         return str(labels.get(VERSION_LABEL, ""))
+
+
+class _Round:
+    """A probe that is repeated: wrong once it has failed so many times, one interval after the other."""
+
+    def __init__(self, name: str, probe: Callable[[], str], interval: float, retries: int) -> None:
+        self.name = name
+        self._probe = probe
+        self._interval = interval
+        self._retries = retries
+        self._due = 0.0
+        self._failures = 0
+
+    def complaint(self) -> str:
+        """What is wrong by now, if anything; between two intervals nothing is asked."""
+        if time.monotonic() < self._due:
+            return ""
+        self._due = time.monotonic() + self._interval
+        wrong = self._probe()
+        self._failures = self._failures + 1 if wrong else 0
+        return wrong if self._failures >= self._retries else ""
 
 
 def _not_yet(name: str, container: Found | None) -> str:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from slipway import routes
-from slipway.contract import ConfigFile, Service, decode_services
+from slipway import documents, once, plan, routes
+from slipway.contract import ConfigFile, Migrate, Service, decode_services, faults
 from slipway.registries import Registry, registry_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,14 @@ PORTS = range(1, 65536)
 
 MOVING_TAGS = frozenset({"", "latest", "dev"})
 """Tags that name something else tomorrow."""
+
+CONNECT = re.compile(r"[A-Za-z0-9._-]+:[0-9]{1,5}")
+NETWORK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+BUILT_IN = frozenset({"default", "bridge", "host", "none"})
+"""Networks of Docker's own, and what Compose calls a release's own one."""
+
+OF_COMMANDS = ("up", "plan", "pending_exit", "ahead", "head", "status", "revision", "sql", "dialect")
+"""Keys of migrate that say something of commands."""
 
 REGISTRY = re.compile(r"([A-Za-z0-9._-]+|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?")
 
@@ -50,28 +58,63 @@ def problems(services: object, *, strategy: Strategy, lock: Lock, fingerprint_ke
 
     `hosts` is how many the group `app` has.
     """
-    try:
-        contract = decode_services(services)
-    except msgspec.ValidationError as error:
-        return [f"The contract in app_services is wrong: {error}. Compare it with docs/configure.md."]
-    if not contract:
-        return ["The inventory declares no service. Describe at least one in app_services."]
-    found = [*_host_ports(contract), *routes.problems(contract)]
+    found, contract = read_contract(services)
     if len(fingerprint_key) < MIN_SECRET:
         found.append(
             f"release_fingerprint_key is shorter than {MIN_SECRET} characters. "
             "Generate a longer one: openssl rand -hex 32."
         )
     for name, service in contract.items():
+        found += _embedded(name, service, hosts)
+        found += _pinned(name, service, strategy, lock)
+    return found
+
+
+UNREADABLE = Service(image="unreadable", tag="unreadable", user="1:1")
+"""Stands for a service of the wrong shape, where others name it."""
+
+
+def read_contract(services: object) -> tuple[list[str], dict[str, Service]]:
+    """All that is wrong with a contract by itself, whatever the environment is, and the services that can be read."""
+    if not isinstance(services, dict) or not services:
+        # Where it is no mapping at all, the shape says so.
+        none = ["The inventory declares no service. Describe at least one in app_services."]
+        return [_wrong(fault) for fault in faults(services)] or none, {}
+    wrong = {name: faults({name: body}) for name, body in services.items()}
+    found = [_wrong(fault) for said in wrong.values() for fault in said]
+    contract = decode_services({name: body for name, body in services.items() if not wrong[name]})
+    return found + _problems(contract, dict.fromkeys(wrong, UNREADABLE) | contract), contract
+
+
+def _wrong(fault: str) -> str:
+    return f"The contract in app_services is wrong: {fault}. Compare it with docs/configure.md."
+
+
+def _problems(readable: Mapping[str, Service], contract: Mapping[str, Service]) -> list[str]:
+    found = [*_host_ports(contract), *routes.problems(contract)]
+    for name, service in readable.items():
+        found += _kind(name, service)
         found += _port(name, service)
         found += _release(name, service, contract)
-        found += _embedded(name, service, hosts)
-        found += _image(name, service, strategy, lock)
+        found += _image(name, service)
         found += _user(name, service)
         found += _environment(name, service)
+        found += _health(name, service)
+        found += _migrate(name, service)
         found += _config(name, service)
         found += _needs(name, service, contract)
-    return found
+        found += _networks(name, service)
+    return [*found, *_circles(contract)]
+
+
+def warnings(contract: Mapping[str, Service]) -> list[str]:
+    """What a contract allows and people should know of before it is deployed."""
+    return [
+        f"{name} runs as root in its container, as app_services.{name}.allow_root says it has to. "
+        "A user of its own would be safer."
+        for name, service in contract.items()
+        if _is_root(service) and service.allow_root
+    ]
 
 
 def registry_problems(registries: object) -> list[str]:
@@ -128,18 +171,96 @@ def _release(name: str, service: Service, contract: Mapping[str, Service]) -> It
                 f"{name} starts beside the old release and needs {other}, which does not. "
                 f"Give both the same update in app_services."
             )
+
+
+def _kind(name: str, service: Service) -> Iterator[str]:
+    where = f"app_services.{name}"
+    if service.kind == "web":
+        return
+    if service.port is not None:
+        yield f"{where} is a {service.kind} and has a port. Leave the port out, or make it kind: web."
+    if service.kind == "worker":
+        return
+    if service.migrate is None:
+        yield f"{where} is a job and has no migrate, so it would never run. State what it does in {where}.migrate."
+    if service.replicas != 1 or service.needs:
+        has = "needs" if service.needs else "replicas"
+        yield f"{where} is a job and has {has}, but it runs alone and before all services. Leave {has} out."
+
+
+def _health(name: str, service: Service) -> Iterator[str]:
+    probe = service.health.database if service.health else None
+    if probe is None:
+        return
+    where = f"app_services.{name}.health.database"
+    if bool(probe.command) == bool(probe.connect):
+        yield f"{where} has {'both' if probe.command else 'none of'} command and connect. Give it one of them."
+    elif probe.connect and not CONNECT.fullmatch(probe.connect):
+        yield f'{where}.connect is not of the form host:port. Write it like "db.example:5432".'
+
+
+def _migrate(name: str, service: Service) -> Iterator[str]:
     migrate = service.migrate
     if migrate is None:
         return
-    if migrate.sql and not migrate.dialect:
-        yield f"{where}.migrate has sql and no dialect. Say whether it is sqlite or postgresql."
+    where = f"app_services.{name}.migrate"
+    yield from _once(where, migrate, service) if migrate.once else _commands(where, migrate)
+    for key in ("revision", "ahead"):
+        pattern = getattr(migrate, key)
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            yield f"{where}.{key} is no regular expression: {error}. Correct it."
+            continue
+        if key == "revision" and pattern and groups != 1:
+            yield f"{where}.revision has {groups} groups. Put the revision itself, and nothing else, into one: (...)."
     if migrate.on_rollback == "down" and not migrate.down:
-        yield f"{where}.migrate.on_rollback is down, and there is no command for it. State it in {where}.migrate.down."
+        yield f"{where}.on_rollback is down, and there is no command for it. State it in {where}.down."
     if migrate.on_rollback == "restore" and migrate.backup in (None, "none"):
-        yield (
-            f"{where}.migrate.on_rollback is restore, and nothing is backed up. "
-            f"State the commands in {where}.migrate.backup."
-        )
+        yield (f"{where}.on_rollback is restore, and nothing is backed up. State the commands in {where}.backup.")
+
+
+def _commands(where: str, migrate: Migrate) -> Iterator[str]:
+    for key in ("up", "status"):
+        if not getattr(migrate, key):
+            yield f"{where} has no {key}. State the command, or the SQL files in {where}.once."
+    if migrate.plan and migrate.head:
+        yield f"{where} has both plan and head. Keep plan, which tells more."
+    if migrate.pending_exit and not (migrate.plan and migrate.revision):
+        lacks = "revision" if migrate.plan else "plan"
+        yield f"{where} has pending_exit and no {lacks}. State it: else a failure could pass for something pending."
+    if migrate.sql and not migrate.dialect:
+        yield f"{where} has sql and no dialect. Say whether it is sqlite or postgresql."
+
+
+def _once(where: str, migrate: Migrate, service: Service) -> Iterator[str]:
+    if extra := [key for key in OF_COMMANDS if getattr(migrate, key)]:
+        yield f"{where} has once and {', '.join(extra)}. SQL files need no commands: leave the rest out."
+    content = {config.path: config.content for config in service.config_files}
+    for path in migrate.once:
+        if path not in content:
+            yield f"{where}.once names {path}, which is none of its config_files. Add it there."
+        elif not isinstance(content[path], str):
+            yield f"{path} is to be SQL and its content is no text. Give the text of the file."
+    names = [once.name(path) for path in migrate.once]
+    for file in sorted({file for file in names if names.count(file) > 1}):
+        yield f"{where}.once has two files called {file}, by which they are noted. Rename one of them."
+
+
+def _networks(name: str, service: Service) -> Iterator[str]:
+    for network in service.networks:
+        if not NETWORK.fullmatch(network) or network in BUILT_IN:
+            yield (
+                f"app_services.{name}.networks names {network!r}, which no service can join. "
+                "Name one that `docker network create` has made."
+            )
+
+
+def _circles(contract: Mapping[str, Service]) -> Iterator[str]:
+    try:
+        plan.waves({name: service.needs for name, service in contract.items()})
+    except ValueError as error:
+        yield f"Services wait for each other to be healthy: {error}. Take one of their needs out of app_services."
 
 
 def _embedded(name: str, service: Service, hosts: int) -> Iterator[str]:
@@ -176,12 +297,14 @@ def _host_ports(contract: Mapping[str, Service]) -> Iterator[str]:
         taken[port] = name
 
 
-def _image(name: str, service: Service, strategy: Strategy, lock: Lock) -> Iterator[str]:
-    where = f"app_services.{name}"
+def _image(name: str, service: Service) -> Iterator[str]:
     if not service.tag and not service.digest:
-        yield f"{where} names neither a tag nor a digest. Pin the image that you want to run."
-        return
-    if strategy == "mutable" or service.digest:
+        yield f"app_services.{name} names neither a tag nor a digest. Pin the image that you want to run."
+
+
+def _pinned(name: str, service: Service, strategy: Strategy, lock: Lock) -> Iterator[str]:
+    where = f"app_services.{name}"
+    if strategy == "mutable" or service.digest or not service.tag:
         return
     if service.tag in MOVING_TAGS:
         yield (
@@ -197,12 +320,22 @@ def _image(name: str, service: Service, strategy: Strategy, lock: Lock) -> Itera
 
 def _user(name: str, service: Service) -> Iterator[str]:
     try:
-        uid, _ = service.uid_gid
+        _ = service.uid_gid
     except ValueError:
         yield f'app_services.{name}.user is not of the form "uid:gid". Write numbers, for example "1001:1001".'
         return
-    if uid == 0:
-        yield f"app_services.{name} would run as root. Give it the image's own unprivileged uid:gid."
+    if _is_root(service) and not service.allow_root:
+        yield (
+            f"app_services.{name} would run as root. Give it the image's own unprivileged uid:gid, "
+            "or allow_root: true where the image knows no other user."
+        )
+
+
+def _is_root(service: Service) -> bool:
+    try:
+        return service.uid_gid[0] == 0
+    except ValueError:
+        return False
 
 
 def _environment(name: str, service: Service) -> Iterator[str]:
@@ -215,6 +348,12 @@ def _environment(name: str, service: Service) -> Iterator[str]:
             yield (
                 f"The secret {variable} of {name} is shorter than {MIN_SECRET} characters. "
                 "Generate a longer one: openssl rand -hex 32."
+            )
+    for variable, text in (service.env | service.secret_env).items():
+        if not variable or "=" in variable or "\0" in f"{variable}{text}":
+            yield (
+                f"The variable {variable!r} of {name} is none that an environment can hold. "
+                "Its name is without =, and neither name nor value with a NUL."
             )
 
 
@@ -238,6 +377,7 @@ def _config(name: str, service: Service) -> Iterator[str]:
     migrating = service.migrate.config_files if service.migrate else []
     for config in [*service.config_files, *migrating]:
         yield from _readable(config, service)
+        yield from _laid_out(config)
 
 
 def _readable(config: ConfigFile, service: Service) -> Iterator[str]:
@@ -255,6 +395,43 @@ def _readable(config: ConfigFile, service: Service) -> Iterator[str]:
         )
 
 
+def _laid_out(config: ConfigFile) -> Iterator[str]:
+    """A file that is no document, or is called as if it were one of another kind, is read by nobody."""
+    content = config.content
+    wanted = config.format or (
+        "text" if isinstance(content, str) else "env" if documents.is_env(config.path) else "json"
+    )
+    if wanted == "text" and not isinstance(content, str):
+        yield f"{config.path} has the format text, and its content is none. Give it text, or another format."
+    elif wanted == "json" and documents.is_env(config.path):
+        yield f"{config.path} has the format json and is called like an env file. Name it like what it is."
+    elif wanted == "json" and isinstance(content, str) and not _is_json(content):
+        yield f"{config.path} has the format json, and its content is text that is no JSON. Correct the text."
+    elif wanted == "env":
+        yield from _env_file(config)
+
+
+def _env_file(config: ConfigFile) -> Iterator[str]:
+    if not documents.is_env(config.path):
+        yield f"{config.path} has the format env, by which a host knows it only when its name ends in .env. Rename it."
+    if not isinstance(config.content, dict):
+        yield f"{config.path} has the format env, and its content is no mapping. Write NAME: value for each variable."
+        return
+    for name, value in config.content.items():
+        if not documents.ENV_NAME.fullmatch(name):
+            yield f"{config.path} has the variable {name!r}, which is no name. Use letters, digits and underscores."
+        elif not isinstance(value, str | int | float | bool) or "\0" in str(value):
+            yield f"{config.path} has a value for {name} that is no text. Give it text, a number, true or false."
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
 def _may_read(config: ConfigFile, uid: int, gid: int) -> bool:
     mode = int(config.mode, 8)
     if uid == config.uid:
@@ -268,6 +445,8 @@ def _needs(name: str, service: Service, contract: Mapping[str, Service]) -> Iter
     for other in service.needs:
         if other not in contract:
             yield f"The service {name} needs {other}, which app_services does not have. Add it or drop the need."
+        elif contract[other].kind == "job":
+            yield f"The service {name} needs {other}, a job, and jobs run before all services anyhow. Drop the need."
 
 
 def _against_schema(config: ConfigFile, schema: dict[str, Any]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 
 import msgspec
 
@@ -52,6 +52,23 @@ def plan_activation(want: str, *, containers: Set[str], routed: bool, have: Have
         stop=tuple(sorted(have.running.keys() - {want})),
         fall_back=before if before != want else None,
     )
+
+
+def waves(needs: Mapping[str, Collection[str]]) -> list[set[str]]:
+    """In which order services are started: those of a wave at once, when all that they need is healthy.
+
+    `needs` maps each service to those it needs; needs outside the mapping are met already. Raises ValueError where
+    services need each other.
+    """
+    left = {name: {other for other in others if other in needs} for name, others in needs.items()}
+    order: list[set[str]] = []
+    while left:
+        wave = {name for name, others in left.items() if not others & left.keys()}
+        if not wave:
+            raise ValueError(", ".join(sorted(left)))
+        order.append(wave)
+        left = {name: others for name, others in left.items() if name not in wave}
+    return order
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,8 @@ class PreflightRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
     name: str
     images: dict[str, Image]
     ports: dict[str, int] = {}
+    networks: list[str] = []
+    """Networks of this host that services join."""
     logins: dict[str, Login] = {}
     min_free_mb: int
     now: float | None = None
@@ -49,7 +51,7 @@ def preflight(request: PreflightRequest, root: Path = ROOT) -> dict[str, Any]:
     """Check that a deploy could go through, and pin every image.
 
     The answer holds `digests`, service -> `sha256:…`. Raises :class:`PreflightError` for the first thing that is in
-    the way: clock, daemon, disk, another inventory, ports, registry.
+    the way: clock, daemon, disk, another inventory, ports, networks, registry.
     """
     if request.now is not None:
         _clock(request.now)
@@ -67,6 +69,11 @@ def preflight(request: PreflightRequest, root: Path = ROOT) -> dict[str, Any]:
         )
     for service, port in request.ports.items():
         _port(daemon, edge, store.name, service, port)
+    if missing := sorted(set(request.networks) - daemon.networks().keys()):
+        raise PreflightError(
+            f"There is no Docker network {missing[0]} on this host, which app_services has in networks.",
+            f"Start what it belongs to, or create it: docker network create {missing[0]}.",
+        )
     digests = {service: _digest(daemon, image, request.logins) for service, image in request.images.items()}
     return {"changed": False, "digests": digests, "current": store.current()}
 

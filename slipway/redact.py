@@ -11,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from slipway import documents
+
 Place = tuple[str | int, ...]
 """Where a value stands in a JSON document: keys and, in lists, positions."""
 
@@ -53,12 +55,12 @@ def secrets_in(document: Any) -> Iterator[str]:
 
 
 def secrets_of(folder: Path) -> set[str]:
-    """Collect the secrets of a release folder from its JSON config files."""
+    """Collect the secrets of a release folder from the documents among its config files."""
     found: set[str] = set()
-    for path in (folder / "config").rglob("*.json"):
+    for path in (folder / "config").rglob("*"):
         try:
-            found.update(secrets_in(msgspec.json.decode(path.read_bytes())))
-        except (OSError, msgspec.DecodeError):
+            found.update(secrets_in(documents.read(path.name, path.read_text())))
+        except (OSError, UnicodeDecodeError):
             continue
     return found
 

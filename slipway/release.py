@@ -40,6 +40,9 @@ ONCE_VARIABLE = "SLIPWAY_ONCE"
 ONCE = 250
 FIRST_ADDRESS = 11
 
+CONFIG = "config"
+"""The folder with the config files of each service."""
+
 NAME = re.compile(r"[a-z][a-z0-9-]{1,40}")
 
 
@@ -125,10 +128,11 @@ class Instance(msgspec.Struct, frozen=True):
 
 
 def instances(services: Mapping[str, Service]) -> list[Instance]:
-    """All containers that a release consists of, in a fixed order."""
+    """All containers that a release consists of while it serves, in a fixed order."""
     names = [
         (service, service if replica == 1 else f"{service}-{replica}")
         for service in sorted(services)
+        if services[service].kind != "job"
         for replica in range(1, services[service].replicas + 1)
     ]
     return [Instance(service, name, FIRST_ADDRESS + at) for at, (service, name) in enumerate(names)]
@@ -137,6 +141,11 @@ def instances(services: Mapping[str, Service]) -> list[Instance]:
 def migrating(service: str) -> str:
     """The folder below config/ with what the commands of a service's `migrate` alone see."""
     return f"{service}@migrate"
+
+
+def config_path(service: str, path: str) -> str:
+    """Where a release folder has the config file that a service sees at `path`."""
+    return f"{CONFIG}/{service}/{path.lstrip('/')}"
 
 
 def project_of(name: str, release_id: str) -> str:

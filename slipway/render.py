@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from slipway import __version__
+from slipway import __version__, documents
 from slipway.contract import ConfigFile, Service, decode_services
 from slipway.errors import UsageError
 from slipway.release import (
@@ -21,9 +21,12 @@ from slipway.release import (
     MIGRATE_ENV,
     NAME,
     NETWORK_VARIABLE,
+    ONCE,
     ONCE_VARIABLE,
     File,
+    Instance,
     Manifest,
+    config_path,
     fingerprint,
     identity,
     instances,
@@ -31,7 +34,7 @@ from slipway.release import (
     owner,
     project_of,
 )
-from slipway.secrets import held, lay_out
+from slipway.secrets import held
 
 LOGGING = {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}}
 """Rotation of container logs, stated per container so that it holds on an engine that the kit did not set up."""
@@ -154,7 +157,7 @@ def _edge_files(service: str, spec: Service) -> Iterator[File]:
 
 def _file(service: str, config: ConfigFile) -> File:
     return File(
-        path=_folder_path(service, config),
+        path=config_path(service, config.path),
         content=_config_text(config),
         mode=config.mode,
         uid=config.uid,
@@ -171,14 +174,10 @@ def _migrate_files(spec: Service) -> Iterator[ConfigFile]:
         yield ConfigFile(path=MIGRATE_ENV, content={"secret_env": spec.migrate.secret_env}, mode="0400")
 
 
-def _folder_path(service: str, config: ConfigFile) -> str:
-    return f"config/{service}/{config.path.lstrip('/')}"
-
-
 def _config_text(config: ConfigFile) -> str:
     if isinstance(config.content, str):
         return config.content
-    return lay_out(config.content)
+    return documents.lay_out(config.path, config.content)
 
 
 def _secret_env(contract: dict[str, Service]) -> dict[str, dict[str, str]]:
@@ -221,36 +220,48 @@ def _compose(name: str, environment: str, contract: dict[str, Service], images: 
     names: dict[str, list[str]] = {}
     for one in instances(contract):
         names.setdefault(one.service, []).append(one.name)
+    jobs = [Instance(service, service, ONCE) for service, spec in contract.items() if spec.kind == "job"]
     services = {
         one.name: {
             **_service(one.service, contract[one.service], images[one.service], names),
-            "networks": {"default": {"ipv4_address": _address(one.number), "aliases": [one.service]}},
+            "networks": {
+                "default": {"ipv4_address": _address(one.number), "aliases": [one.service]},
+                **{network: {} for network in contract[one.service].networks},
+            },
             "labels": {**labels, "org.slipway.environment": environment, LABEL_SERVICE: one.service},
         }
-        for one in instances(contract)
+        for one in [*instances(contract), *jobs]
     }
     network = {"ipam": {"config": [{"subnet": SUBNET}]}, "labels": labels}
-    return {"services": services, "networks": {"default": network}} | ({"volumes": volumes} if volumes else {})
+    others = {network: {"name": network, "external": True} for spec in contract.values() for network in spec.networks}
+    networks = {"default": network, **others}
+    return {"services": services, "networks": networks} | ({"volumes": volumes} if volumes else {})
 
 
 def _service(service: str, spec: Service, image: str, names: dict[str, list[str]]) -> dict[str, Any]:
     mounts = [
         {
             "type": "bind",
-            "source": f"./{_folder_path(service, config)}",
+            "source": f"./{config_path(service, config.path)}",
             "target": config.path,
             "read_only": True,
             "bind": {"create_host_path": False},
         }
         for config in spec.config_files
-    ] + [{"type": "volume", "source": volume, "target": body.path} for volume, body in spec.volumes.items()]
+    ] + [
+        {"type": "volume", "source": volume, "target": body.path} | ({"read_only": True} if body.read_only else {})
+        for volume, body in spec.volumes.items()
+    ]
     body: dict[str, Any] = {
         "image": image,
         "command": _literal(spec.command),
         "entrypoint": _literal(spec.entrypoint),
         "user": spec.user,
         "init": spec.init,
-        "restart": "unless-stopped",
+        "restart": "no" if spec.kind == "job" else "unless-stopped",
+        # Such a service is started by nothing but a run of its own.
+        "profiles": ["job"] if spec.kind == "job" else [],
+        "healthcheck": {"disable": True} if spec.health and not spec.health.image_check else {},
         "stop_grace_period": f"{spec.stop_grace_period:g}s",
         "read_only": spec.read_only,
         "tmpfs": spec.tmpfs,
@@ -260,7 +271,9 @@ def _service(service: str, spec: Service, image: str, names: dict[str, list[str]
         "mem_limit": spec.resources.memory,
         "cpus": spec.resources.cpus,
         "pids_limit": spec.resources.pids,
-        "environment": {key: _literal(_env_text(value)) for key, value in (spec.env | spec.secret_env).items()},
+        "environment": {
+            key: _literal(documents.env_text(value)) for key, value in (spec.env | spec.secret_env).items()
+        },
         "volumes": mounts,
         "depends_on": [name for other in spec.needs for name in names[other]],
         "logging": LOGGING,
@@ -270,12 +283,6 @@ def _service(service: str, spec: Service, image: str, names: dict[str, list[str]
 
 def _address(number: int) -> str:
     return f"${{{NETWORK_VARIABLE}}}.${{{ONCE_VARIABLE}:-{number}}}"
-
-
-def _env_text(value: str | float | bool) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
 
 
 def _literal(value: Any) -> Any:

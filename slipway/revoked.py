@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from slipway import __version__, composefile
+from slipway.documents import lay_out
 from slipway.errors import PreflightError, SlipwayError
 from slipway.release import (
     CERTIFICATES,
@@ -30,7 +31,7 @@ from slipway.release import (
     Release,
     project_of,
 )
-from slipway.secrets import env_name, held, in_file, key_name, lay_out, put, read, with_value
+from slipway.secrets import env_name, held, in_file, key_name, put, read, with_value
 from slipway.store import Store
 
 FILE = "revoked.json"
@@ -327,7 +328,7 @@ def _compose_file(file: File, document: dict[str, Any], old: Manifest) -> File:
         f"# A release of {old.name}, made on this host from {old.id} with secrets that were changed since.\n"
         "# Do not edit: a change is a new release, made by playbooks/deploy.yml.\n"
     )
-    return msgspec.structs.replace(file, content=head + lay_out(document))
+    return msgspec.structs.replace(file, content=head + lay_out("compose.json", document))
 
 
 def _with_values(file: File, values: Mapping[str, str], certificates: Mapping[str, File]) -> File:
@@ -341,7 +342,7 @@ def _with_values(file: File, values: Mapping[str, str], certificates: Mapping[st
     document = read(file)
     for name, secret in here.items():
         put(document, secret.at, with_value(secret, values[name]))
-    return msgspec.structs.replace(file, content=lay_out(document))
+    return msgspec.structs.replace(file, content=lay_out(file.path, document))
 
 
 def _fingerprint(file: File, was: File, old: Manifest, today: Manifest, fresh: Fingerprints) -> str:

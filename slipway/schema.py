@@ -6,21 +6,23 @@ Everything is done by commands of the application's own image, as its own user (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import msgspec
 
-from slipway import safety
+from slipway import once, safety
 from slipway.backups import Backup, Backups, age, compare
 from slipway.contract import Migrate
 from slipway.errors import CommandError, PreflightError, UnhealthyError
 from slipway.ledger import Entry, Ledger
-from slipway.release import Manifest
+from slipway.release import Manifest, config_path
+from slipway.revisions import NONE, UNTOLD, planned, revision_of
 from slipway.store import Store
 
-NONE = "none"
-"""The revision of a database that has no schema yet."""
+MOST_STEPS = 100
+"""Steps down after which a way back is given up, where the contract has a command for one step."""
 
 Verdict = Literal["safe", "unsafe", "unknown"]
 
@@ -71,7 +73,7 @@ class Schema:
         """What is pending, with nothing changed. Raises :class:`UnhealthyError` when an image cannot tell."""
         found = []
         for service, contract in _migrating(manifest):
-            steps = self._lines(manifest, service, contract.plan)
+            steps = self._pending(manifest, service)
             if steps:
                 found.append(self._judged(manifest, service, contract, steps))
         return found
@@ -82,12 +84,19 @@ class Schema:
         if self._store.current() is None:
             # Nothing serves that could suffer.
             verdict = "safe"
-        elif contract.sql and contract.dialect:
-            sql = self._run(manifest, service, contract.sql)
-            findings = [finding.sentence for finding in safety.judge(sql, contract.dialect)]
+        elif (sql := self._sql(manifest, service, contract, steps)) and (dialect := _dialect(contract)):
+            findings = [finding.sentence for finding in safety.judge(sql, dialect)]
             verdict = "unsafe" if findings else "safe"
         embedded = contract.dialect == "sqlite"
         return Pending(service=service, steps=steps, verdict=verdict, findings=findings, embedded=embedded)
+
+    def _sql(self, manifest: Manifest, service: str, contract: Migrate, steps: list[str]) -> str:
+        """What would run; empty where nobody can tell."""
+        if contract.once:
+            folder = self._store.path(manifest.id)
+            paths = [path for path in contract.once if once.name(path) in steps]
+            return "\n".join((folder / config_path(service, path)).read_text() for path in paths)
+        return self._run(manifest, service, contract.sql) if contract.sql and contract.dialect else ""
 
     def refuse(self, manifest: Manifest, pending: list[Pending], *, allow_unsafe: bool) -> None:
         """Raise :class:`PreflightError` for steps that may not be applied as things are; nothing has been changed."""
@@ -119,7 +128,7 @@ class Schema:
                 if contract.backup != "none" and entry.schema_before != NONE:
                     entry.backup = self.back_up(manifest, one.service, entry.schema_before).id
                 try:
-                    self._run(manifest, one.service, contract.up)
+                    self._up(manifest, one)
                 except CommandError as error:
                     at = entry.schema_after = self._revision_after_failure(manifest, one.service)
                     raise UnhealthyError(
@@ -159,9 +168,76 @@ class Schema:
             self._ledger.append(entry)
 
     def revision(self, manifest: Manifest, service: str) -> str:
-        """The revision that the database is at."""
-        lines = self._lines(manifest, service, _contract(manifest, service).status)
-        return lines[-1] if lines else NONE
+        """The revision that the database is at. Raises :class:`UnhealthyError` when the image cannot tell."""
+        with _told(service):
+            return self._revision(manifest, service)
+
+    def _revision(self, manifest: Manifest, service: str) -> str:
+        contract = _contract(manifest, service)
+        if contract.once:
+            done = self._applied(manifest, service)
+            return done[-1] if done else NONE
+        return revision_of(self._run(manifest, service, contract.status), contract)
+
+    def _pending(self, manifest: Manifest, service: str) -> list[str]:
+        """The revisions that the image would apply. Raises :class:`UnhealthyError` when it cannot tell."""
+        with _told(service):
+            return self._plan(manifest, service)
+
+    def _plan(self, manifest: Manifest, service: str) -> list[str]:
+        """As :meth:`_pending`. Raises :class:`CommandError` also where the schema is ahead of the image."""
+        contract = _contract(manifest, service)
+        if contract.once:
+            done = self._applied(manifest, service)
+            return [once.name(path) for path in once.pending(done, contract.once)]
+        if contract.plan:
+            return self._planned(manifest, service, contract)
+        at = self._revision(manifest, service)
+        if not contract.head:
+            return [UNTOLD]
+        head = revision_of(self._run(manifest, service, contract.head), contract)
+        return [] if at == head else [head]
+
+    def _planned(self, manifest: Manifest, service: str, contract: Migrate) -> list[str]:
+        code = 0
+        try:
+            said = self._run(manifest, service, contract.plan)
+        except CommandError as error:
+            if error.code is None or error.code != contract.pending_exit:
+                raise
+            said, code = error.said, error.code
+        try:
+            return planned(said, code, contract)
+        except CommandError as error:
+            details = self._store.project(manifest).redacted(said)
+            raise CommandError(error.what, error.do_next, details=details) from error
+
+    def _applied(self, manifest: Manifest, service: str) -> list[str]:
+        """The SQL files that have been applied, by their names."""
+        return once.applied(self._psql(manifest, service, once.PSQL, once.STATE), _contract(manifest, service).once)
+
+    def _psql(self, manifest: Manifest, service: str, arguments: Sequence[str], script: str) -> str:
+        contract = _contract(manifest, service)
+        with_psql = msgspec.structs.replace(contract, entrypoint=contract.entrypoint or "psql")
+        return self._store.project(manifest).run_script(service, list(arguments), with_psql, script)
+
+    def _up(self, manifest: Manifest, pending: Pending) -> None:
+        """Apply what is pending, and see that it has been: there are programs that fail and say nothing."""
+        service = pending.service
+        contract = _contract(manifest, service)
+        said = ""
+        if contract.once:
+            for path in once.pending(self._applied(manifest, service), contract.once):
+                self._psql(manifest, service, once.to_apply(path), once.APPLY)
+        else:
+            said = self._run(manifest, service, contract.up)
+        left = [] if pending.steps == [UNTOLD] else self._plan(manifest, service)
+        if left:
+            raise CommandError(
+                f"`{' '.join(contract.up)}` ended well and left {', '.join(left)} to be applied.",
+                "Its output is below.",
+                details=self._store.project(manifest).redacted(said),
+            )
 
     def back_up(self, manifest: Manifest, service: str, revision: str) -> Backup:
         """Take a backup and verify it: restored to a scratch database, opened, counted."""
@@ -223,10 +299,9 @@ class Schema:
         if (now := self._ledger.schema()) and now == self._served_on(target):
             # It has served on this very schema.
             return
-        project = self._store.project(target)
-        for service, contract in _migrating(target):
+        for service, _ in _migrating(target):
             try:
-                project.run(service, contract.plan, contract)
+                self._plan(target, service)
             except CommandError as error:
                 yield service, error
 
@@ -237,7 +312,31 @@ class Schema:
     def _down(self, newer: Manifest, service: str, revision: str) -> Way:
         contract = _contract(newer, service)
         command = [part.replace("{revision}", revision) for part in contract.down]
-        return Way(lambda: self._command(newer, service, command), lambda: self._command(newer, service, contract.up))
+
+        def there() -> str:
+            if command != contract.down:
+                return self._command(newer, service, command)
+            return self._step_down(newer, service, revision)
+
+        return Way(there, lambda: self._command(newer, service, contract.up))
+
+    def _step_down(self, manifest: Manifest, service: str, revision: str) -> str:
+        """Go down step by step until the schema is at `revision`."""
+        command = _contract(manifest, service).down
+        at = self.revision(manifest, service)
+        for _ in range(MOST_STEPS):
+            if at == revision:
+                return at
+            before, at = at, self._command(manifest, service, command)
+            if at in (before, NONE):
+                break
+        if at == revision:
+            return at
+        raise UnhealthyError(
+            f"`{' '.join(command)}` does not lead to {revision}, where the older release was: the schema of {service} "
+            f"is at {at} now.",
+            "Bring it there by hand, and go back again.",
+        )
 
     def _restore(self, target: Manifest, newer: Manifest, service: str, revision: str, confirmed: str) -> Way:
         backup = self.backups.find(service, revision)
@@ -290,22 +389,27 @@ class Schema:
     def _run(self, manifest: Manifest, service: str, command: list[str]) -> str:
         return self._store.project(manifest).run(service, command, _contract(manifest, service))
 
-    def _lines(self, manifest: Manifest, service: str, command: list[str]) -> list[str]:
-        try:
-            said = self._run(manifest, service, command)
-        except CommandError as error:
-            raise UnhealthyError(
-                f"{service} could not tell where its schema is: {error.what}",
-                "Nothing was migrated. Mend what its output tells and run the play again.",
-                details=error.details,
-            ) from error
-        return [line.strip() for line in said.splitlines() if line.strip()]
-
     def _revision_after_failure(self, manifest: Manifest, service: str) -> str:
         try:
             return self.revision(manifest, service)
         except UnhealthyError:
             return ""
+
+
+@contextmanager
+def _told(service: str) -> Iterator[None]:
+    try:
+        yield
+    except CommandError as error:
+        raise UnhealthyError(
+            f"{service} could not tell where its schema is: {error.what}",
+            "Nothing was migrated. Mend what its output tells and run the play again.",
+            details=error.details,
+        ) from error
+
+
+def _dialect(contract: Migrate) -> safety.Dialect | None:
+    return "postgresql" if contract.once else contract.dialect
 
 
 def _all(acts: list[Callable[[], str]]) -> Callable[[], str]:

@@ -5,7 +5,9 @@
     api:env:API_TOKEN                           secret_env
     api:tls:key                                 the key of the certificate that the edge shows for it
 
-A file that is not JSON may hold secrets too; nothing tells where, so they have no names.
+    api:/app/.env#SMTP_TOKEN                    the same of an .env file that the kit laid out
+
+Any other file may hold secrets too; nothing tells where, so they have no names.
 """
 
 from __future__ import annotations
@@ -18,11 +20,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from slipway import documents
 from slipway.redact import Place, Secret, find, passwords
-from slipway.release import CERTIFICATES, File
-
-CONFIG = "config"
-"""The folder with the config files of each service."""
+from slipway.release import CERTIFICATES, CONFIG, File
 
 _PLAIN = re.compile(r"[\w-]+")
 
@@ -54,7 +54,7 @@ def key_name(file: File) -> str:
 
 
 def in_file(file: File) -> dict[str, Secret]:
-    """Name -> secret of a JSON config file; nothing for any other file."""
+    """Name -> secret of a config file; nothing for a file that holds no document."""
     document = read(file)
     if document is None:
         return {}
@@ -63,14 +63,8 @@ def in_file(file: File) -> dict[str, Secret]:
 
 
 def read(file: File) -> Any:
-    """The document of a JSON config file, an object or a list; None for any other file."""
-    if not file.path.startswith(f"{CONFIG}/"):
-        return None
-    try:
-        document = msgspec.json.decode(file.content)
-    except msgspec.DecodeError:
-        return None
-    return document if isinstance(document, dict | list) else None
+    """The document of a config file, an object or a list; None for any other file."""
+    return documents.read(file.path, file.content) if file.path.startswith(f"{CONFIG}/") else None
 
 
 def value_of(secret: Secret) -> str:
@@ -93,11 +87,6 @@ def put(document: Any, at: Place, text: str) -> None:
     for step in way:
         document = document[step]
     document[last] = text
-
-
-def lay_out(document: Any) -> str:
-    """The text of a JSON file, as the kit writes them."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
 
 
 def _dotted(at: Place) -> str:

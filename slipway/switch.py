@@ -22,7 +22,7 @@ from slipway.errors import SlipwayError, UnhealthyError
 from slipway.gate import Gate
 from slipway.ledger import Entry
 from slipway.network import addresses, settle
-from slipway.plan import Activation
+from slipway.plan import Activation, waves
 from slipway.release import LABEL_NAME, LABEL_RELEASE, Manifest, instances
 from slipway.schema import Way
 from slipway.store import Store
@@ -183,12 +183,10 @@ class Switch:
         manifest = self._manifest
         settle(self._store.root, self._store.path(manifest.id), manifest.project, self._daemon)
         project = self._store.project(manifest)
-        gate = self._gate(manifest)
-        beside = {name for name, spec in manifest.services.items() if spec.update == "overlap"}
-        if beside:
-            project.start(_containers(manifest, beside))
-            gate.wait(beside)
-        rest = manifest.services.keys() - beside
+        running = {name: spec for name, spec in manifest.services.items() if spec.kind != "job"}
+        beside = {name for name, spec in running.items() if spec.update == "overlap"}
+        self._start_in_turn(beside)
+        rest = running.keys() - beside
         if rest:
             # Made before the old ones stop, so that they are missed for the length of a start and no longer.
             project.create()
@@ -196,8 +194,14 @@ class Switch:
                 self._edge.hold(manifest.name)
             for old in self._plan.stop:
                 self._stop_singletons(old, rest)
-            project.start()
-            gate.wait(rest)
+            self._start_in_turn(rest)
+
+    def _start_in_turn(self, services: Collection[str]) -> None:
+        """Start these services, each when those it needs have passed the gate."""
+        project, gate = self._store.project(self._manifest), self._gate(self._manifest)
+        for wave in waves({name: self._manifest.services[name].needs for name in services}):
+            project.start(_containers(self._manifest, wave))
+            gate.wait(wave)
 
     def _stop_singletons(self, old: str, rest: set[str]) -> None:
         if old not in self._store.ids():
@@ -230,7 +234,9 @@ class Switch:
             where = addresses(self._store.path(old), manifest)
             ports = {one.name: manifest.services[one.service].port for one in instances(manifest.services)}
             targets = [(address, port) for name, address in where.items() if (port := ports[name])]
-            patience = max(spec.drain_seconds for spec in manifest.services.values())
+            patience = max(
+                (spec.drain_seconds for spec in manifest.services.values() if spec.kind != "job"), default=0.0
+            )
             drain(targets, switched + patience)
 
     def _stop(self) -> None:
@@ -280,7 +286,7 @@ class Switch:
                 failed.stop()
             if self._way and self._moved:
                 self._entry.schema_after = self._way.back()
-            if not running >= set(_containers(manifest, manifest.services)):
+            if not running >= {one.name for one in instances(manifest.services)}:
                 settle(self._store.root, self._store.path(release_id), manifest.project, self._daemon)
                 self._store.project(manifest).start()
                 gate.wait()

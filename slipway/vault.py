@@ -22,11 +22,12 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from slipway import documents
 from slipway.contract import decode_services
 from slipway.errors import PreflightError
 from slipway.inventory import MIN_SECRET
-from slipway.release import File
-from slipway.secrets import CONFIG, held
+from slipway.release import File, config_path
+from slipway.secrets import held
 
 VAULT = Path("group_vars/all/vault.yml")
 """Where an environment keeps its secrets, below the folder of its inventory."""
@@ -449,8 +450,10 @@ def places(services: object, value: str) -> list[str]:
     contract = decode_services(services)
     files = [
         File(
-            path=f"{CONFIG}/{service}{config.path}",
-            content=config.content if isinstance(config.content, str) else json.dumps(config.content),
+            path=config_path(service, config.path),
+            content=config.content
+            if isinstance(config.content, str)
+            else documents.lay_out(config.path, config.content),
         )
         for service, spec in contract.items()
         for config in spec.config_files

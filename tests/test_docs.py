@@ -33,6 +33,8 @@ SHAPES = {
     "A service": contract.Service,
     "`resources`": contract.Resources,
     "`health`": contract.Health,
+    "An expectation": contract.Expectation,
+    "`database`": contract.DatabaseProbe,
     "`migrate`": contract.Migrate,
     "`backup`": contract.Backup,
     "`route`": contract.Route,

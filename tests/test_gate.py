@@ -6,13 +6,14 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from slipway.contract import Health
-from slipway.gate import Answer, complaint, fetch
+from slipway.gate import Answer, complaint, fetch, greeting
 
 BODIES = {
     "/ready": (200, b'{"status": "ready", "version": "1.4.2", "deep": {"down": [1]}}'),
@@ -68,6 +69,67 @@ def test_the_images_own_version_must_be_what_answers(port: int) -> None:
     assert complaint(answer, health, "1.4.2") == ""
     assert complaint(answer, health, "1.4.3") == "/ready says version is '1.4.2' instead of '1.4.3'"
     assert complaint(answer, health, "") == "", "an image without a version label promises none"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"equals": "ready"}, ""),
+        ({"equals": "ok"}, "says status is 'ready' instead of 'ok'"),
+        ({"one_of": ["ok", "ready"]}, ""),
+        ({"one_of": ["ok", "warning"]}, "says status is 'ready' instead of one of 'ok', 'warning'"),
+        ({"present": True}, ""),
+        ({"present": False}, "says status is 'ready' instead of nothing"),
+        ({"present": True, "one_of": ["ok"]}, "says status is 'ready' instead of one of 'ok'"),
+    ],
+)
+def test_a_key_can_be_one_of_several_values_or_just_be_there(wanted: dict[str, Any], said: str, port: int) -> None:
+    assert ask(port, "/ready", json={"status": wanted}).removeprefix("/ready ") == said
+
+
+def test_a_key_that_has_to_be_there_and_is_not_is_told(port: int) -> None:
+    assert ask(port, "/ready", json={"time": {"present": True}}) == "/ready says time is None instead of anything"
+    assert ask(port, "/ready", json={"time": {"present": False}}) == ""
+    assert ask(port, "/ready", json={"deep": {"equals": {"down": [1]}}}) == ""
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(b"true", 1), (b"1", True), (b"0", False)])
+def test_true_is_not_one(found: bytes, wanted: object) -> None:
+    said = complaint(Answer(200, b'{"up": ' + found + b"}"), Health(path="/", json={"up": wanted}), "")
+    assert said.startswith("/ says up is")
+
+
+@pytest.mark.parametrize("answer", [b"S", b"N"])
+def test_a_postgresql_is_known_by_its_greeting(answer: bytes) -> None:
+    with server(answer) as (port, heard):
+        assert greeting(f"127.0.0.1:{port}", 1) == ""
+    assert heard == [b"\0\0\0\x08\x04\xd2\x16\x2f"]
+
+
+def test_another_program_is_no_postgresql() -> None:
+    with server(b"HTTP/1.1 400 Bad Request\r\n") as (port, _):
+        assert greeting(f"127.0.0.1:{port}", 1) == f"what answers at 127.0.0.1:{port} is no PostgreSQL"
+    assert greeting(f"127.0.0.1:{port}", 1) == (
+        f"no answer from the database at 127.0.0.1:{port}: [Errno 111] Connection refused"
+    )
+
+
+@contextmanager
+def server(answer: bytes) -> Iterator[tuple[int, list[bytes]]]:
+    """Says `answer` to the one who comes first, and notes what it heard."""
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                heard.append(connection.recv(4096))
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listening.getsockname()[1], heard
+        thread.join()
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,17 @@ from typing import Any
 
 import pytest
 
-from slipway.inventory import Strategy, problems, registry_problems, strategy_of
+from slipway.contract import decode_services
+from slipway.inventory import Strategy, problems, registry_problems, strategy_of, warnings
 
 KEY = "k" * 32
 LOCK = {"registry.example/shop/api": {"1.4.2-build.7": "sha256:" + "1" * 64}}
 SHORT = "hunter2-hunter2"
 CONFIG = "/app/config/environments/production.json"
+
+WEB: dict[str, Any] = {"image": "r/web", "digest": "sha256:2", "user": "1:1"}
+JOB: dict[str, Any] = {**WEB, "kind": "job", "migrate": {"up": ["up"], "status": ["status"], "plan": ["plan"]}}
+SQL = {"path": "/sql/a.sql", "content": "SELECT 1", "gid": 1001}
 
 Services = dict[str, Any]
 Change = Callable[[Services], object]
@@ -34,8 +39,8 @@ def test_an_inventory_that_is_complete_has_no_problems(services: Services) -> No
 BAD: dict[str, tuple[Change, str]] = {
     "unknown key": (
         lambda s: s["api"].update(replica=3),
-        "The contract in app_services is wrong: Object contains unknown field `replica` - at `app_services.api`. "
-        "Compare it with docs/configure.md.",
+        "The contract in app_services is wrong: Object contains unknown field `replica`, did you mean `replicas`? "
+        "- at `app_services.api`. Compare it with docs/configure.md.",
     ),
     "no tag": (
         lambda s: s["api"].update(tag=""),
@@ -62,7 +67,8 @@ BAD: dict[str, tuple[Change, str]] = {
     ),
     "root": (
         lambda s: s["api"].update(user="0:1001"),
-        "app_services.api would run as root. Give it the image's own unprivileged uid:gid.",
+        "app_services.api would run as root. Give it the image's own unprivileged uid:gid, "
+        "or allow_root: true where the image knows no other user.",
     ),
     "missing variable": (
         lambda s: s["api"]["env"].pop("SHOP_ROOT"),
@@ -149,6 +155,146 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda s: s["api"].update(needs=["cache"]),
         "The service api needs cache, which app_services does not have. Add it or drop the need.",
     ),
+    "a worker with a port": (
+        lambda s: s["api"].update(kind="worker"),
+        "app_services.api is a worker and has a port. Leave the port out, or make it kind: web.",
+    ),
+    "a job that does nothing": (
+        lambda s: s.update(schema={"image": "r/tools", "digest": "sha256:2", "user": "1:1", "kind": "job"}),
+        "app_services.schema is a job and has no migrate, so it would never run. "
+        "State what it does in app_services.schema.migrate.",
+    ),
+    "a job that waits": (
+        lambda s: s.update(schema={**JOB, "needs": ["api"]}),
+        "app_services.schema is a job and has needs, but it runs alone and before all services. Leave needs out.",
+    ),
+    "a need of a job": (
+        lambda s: s.update(schema=JOB) or s["api"].update(needs=["schema"]),
+        "The service api needs schema, a job, and jobs run before all services anyhow. Drop the need.",
+    ),
+    "needs in a circle": (
+        lambda s: s.update(web={**WEB, "needs": ["api"]}) or s["api"].update(needs=["web"]),
+        "Services wait for each other to be healthy: api, web. Take one of their needs out of app_services.",
+    ),
+    "a database probe that asks nothing": (
+        lambda s: s["api"]["health"].update(database={}),
+        "app_services.api.health.database has none of command and connect. Give it one of them.",
+    ),
+    "a database probe that asks twice": (
+        lambda s: s["api"]["health"].update(database={"command": ["probe"], "connect": "db:5432"}),
+        "app_services.api.health.database has both command and connect. Give it one of them.",
+    ),
+    "a database that is nowhere": (
+        lambda s: s["api"]["health"].update(database={"connect": "postgresql://db"}),
+        'app_services.api.health.database.connect is not of the form host:port. Write it like "db.example:5432".',
+    ),
+    "an expectation that is none": (
+        lambda s: s["api"]["health"].update(json={"status": {"in": ["ok"]}}),
+        "The contract in app_services is wrong: Object contains unknown field `in` (a mapping in health.json states "
+        "equals, one_of or present) - at `app_services.api.health`. Compare it with docs/configure.md.",
+    ),
+    "no way to migrate": (
+        lambda s: s["api"].update(migrate={"status": ["status"]}),
+        "app_services.api.migrate has no up. State the command, or the SQL files in app_services.api.migrate.once.",
+    ),
+    "no revision to tell": (
+        lambda s: s["api"].update(migrate={"up": ["up"]}),
+        "app_services.api.migrate has no status. State the command, or the SQL files in app_services.api.migrate.once.",
+    ),
+    "two ways to tell what is pending": (
+        lambda s: s["api"]["migrate"].update(head=["heads"]),
+        "app_services.api.migrate has both plan and head. Keep plan, which tells more.",
+    ),
+    "an exit code that says too little": (
+        lambda s: s["api"]["migrate"].update(pending_exit=1),
+        "app_services.api.migrate has pending_exit and no revision. "
+        "State it: else a failure could pass for something pending.",
+    ),
+    "a regular expression that is none": (
+        lambda s: s["api"]["migrate"].update(ahead="(not found"),
+        "app_services.api.migrate.ahead is no regular expression: missing ), unterminated subpattern at position 0. "
+        "Correct it.",
+    ),
+    "a revision that is not marked": (
+        lambda s: s["api"]["migrate"].update(revision="[0-9a-f]+"),
+        "app_services.api.migrate.revision has 0 groups. Put the revision itself, and nothing else, into one: (...).",
+    ),
+    "SQL and no dialect": (
+        lambda s: s["api"]["migrate"].update(sql=["sql"]),
+        "app_services.api.migrate has sql and no dialect. Say whether it is sqlite or postgresql.",
+    ),
+    "SQL files and commands": (
+        lambda s: (
+            s["api"].update(migrate={"once": ["/sql/a.sql"], "up": ["up"], "head": ["head"]})
+            or s["api"]["config_files"].append(SQL)
+        ),
+        "app_services.api.migrate has once and up, head. SQL files need no commands: leave the rest out.",
+    ),
+    "an SQL file that is not there": (
+        lambda s: s["api"].update(migrate={"once": ["/sql/a.sql"]}),
+        "app_services.api.migrate.once names /sql/a.sql, which is none of its config_files. Add it there.",
+    ),
+    "an SQL file that is none": (
+        lambda s: (
+            s["api"].update(migrate={"once": ["/sql/a.sql"]}) or s["api"]["config_files"].append({**SQL, "content": {}})
+        ),
+        "/sql/a.sql is to be SQL and its content is no text. Give the text of the file.",
+    ),
+    "two SQL files of one name": (
+        lambda s: (
+            s["api"].update(migrate={"once": ["/sql/a.sql", "/more/a.sql"]})
+            or s["api"]["config_files"].extend([SQL, {**SQL, "path": "/more/a.sql"}])
+        ),
+        "app_services.api.migrate.once has two files called a.sql, by which they are noted. Rename one of them.",
+    ),
+    "down without a way": (
+        lambda s: s["api"]["migrate"].update(on_rollback="down"),
+        "app_services.api.migrate.on_rollback is down, and there is no command for it. "
+        "State it in app_services.api.migrate.down.",
+    ),
+    "restore without a backup": (
+        lambda s: s["api"]["migrate"].update(on_rollback="restore", backup="none"),
+        "app_services.api.migrate.on_rollback is restore, and nothing is backed up. "
+        "State the commands in app_services.api.migrate.backup.",
+    ),
+    "a network of Docker's own": (
+        lambda s: s["api"].update(networks=["host"]),
+        "app_services.api.networks names 'host', which no service can join. "
+        "Name one that `docker network create` has made.",
+    ),
+    "a variable that is none": (
+        lambda s: s["api"]["env"].update({"SHOP=ROOT": "x"}),
+        "The variable 'SHOP=ROOT' of api is none that an environment can hold. "
+        "Its name is without =, and neither name nor value with a NUL.",
+    ),
+    "a text that is data": (
+        lambda s: s["api"]["config_files"].append({**SQL, "content": {}, "format": "text"}),
+        "/sql/a.sql has the format text, and its content is none. Give it text, or another format.",
+    ),
+    "JSON that is none": (
+        lambda s: s["api"]["config_files"].append({**SQL, "path": "/a.json", "content": "{", "format": "json"}),
+        "/a.json has the format json, and its content is text that is no JSON. Correct the text.",
+    ),
+    "JSON called env": (
+        lambda s: s["api"]["config_files"].append({**SQL, "path": "/a.env", "content": {}, "format": "json"}),
+        "/a.env has the format json and is called like an env file. Name it like what it is.",
+    ),
+    "env called otherwise": (
+        lambda s: s["api"]["config_files"].append({**SQL, "path": "/a.conf", "content": {}, "format": "env"}),
+        "/a.conf has the format env, by which a host knows it only when its name ends in .env. Rename it.",
+    ),
+    "env that is no mapping": (
+        lambda s: s["api"]["config_files"].append({**SQL, "path": "/.env", "content": ["A=1"]}),
+        "/.env has the format env, and its content is no mapping. Write NAME: value for each variable.",
+    ),
+    "a name of no variable": (
+        lambda s: s["api"]["config_files"].append({**SQL, "path": "/.env", "content": {"a-b": "1"}}),
+        "/.env has the variable 'a-b', which is no name. Use letters, digits and underscores.",
+    ),
+    "a value of no variable": (
+        lambda s: s["api"]["config_files"].append({**SQL, "path": "/.env", "content": {"A": None}}),
+        "/.env has a value for A that is no text. Give it text, a number, true or false.",
+    ),
     "one port twice": (
         lambda s: s.update(web={"image": "r/web", "digest": "sha256:2", "user": "1:1", "port": 4100}),
         "Services api and web both publish port 4100. Give one of them another number in app_services.web.publish.",
@@ -196,6 +342,63 @@ def test_a_digest_in_the_contract_needs_no_lock(services: Services) -> None:
 def test_all_problems_are_told_at_once(services: Services) -> None:
     services["api"].update(tag="latest", user="0:0", needs=["cache"])
     assert len(check(services)) == 3
+
+
+def test_all_faults_of_the_shape_are_told_at_once_with_their_paths(services: Services) -> None:
+    services["api"].update(tag=1.4, replica=2, health={"attempts": 3}, volumes={"data": {"path": "/d", "uid": "1"}})
+    assert [said.partition(" - at ")[2].split("`")[1] for said in check(services)] == [
+        "app_services.api",
+        "app_services.api.tag",
+        "app_services.api.health",
+        "app_services.api.health",
+        "app_services.api.volumes.data.uid",
+        "app_services.api.volumes.data",
+    ]
+
+
+def test_a_service_of_the_wrong_shape_hides_no_problem_of_the_others(services: Services) -> None:
+    services["web"] = {**WEB, "needs": ["api"], "user": "web"}
+    services["api"].update(replica=2)
+    assert [said.split(". ")[0] for said in check(services)] == [
+        "The contract in app_services is wrong: Object contains unknown field `replica`, did you mean `replicas`? - at "
+        "`app_services.api`",
+        'app_services.web.user is not of the form "uid:gid"',
+    ]
+
+
+def test_a_contract_with_every_other_key_has_no_problems(services: Services) -> None:
+    """What four applications need that the kit's own does not."""
+    health = {"json": {"status": {"one_of": ["ok", "warning"]}, "time": {"present": True}}, "image_check": False}
+    services["api"]["health"].update(health, database={"command": ["probe"]})
+    services["api"].update(networks=["shop-network"], user="0:0", allow_root=True)
+    services["api"]["volumes"]["data"]["read_only"] = True
+    services["api"]["migrate"] = {
+        **{verb: [verb] for verb in ("up", "plan", "status", "down")},
+        "revision": "^([0-9]+)",
+        "pending_exit": 1,
+        "ahead": "not found",
+        "on_rollback": "down",
+    }
+    services["api"]["config_files"].append({"path": "/app/.env", "content": {"A": "1"}, "format": "env"})
+    services["schema"] = {
+        **WEB,
+        "kind": "job",
+        "config_files": [{**SQL, "gid": 1}],
+        "migrate": {"once": ["/sql/a.sql"]},
+    }
+    services["web"] = {**WEB, "port": 3000, "needs": ["api"]}
+    services["worker"] = {**WEB, "kind": "worker", "needs": ["api"], "migrate": {**JOB["migrate"], "plan": []}}
+    services["other"] = {**WEB, "migrate": {"up": ["up"], "head": ["heads"], "status": ["current"]}}
+    assert check(services) == []
+
+
+def test_what_runs_as_root_is_warned_of(services: Services) -> None:
+    assert warnings(decode_services(services)) == []
+    services["api"].update(user="0:0", allow_root=True)
+    assert warnings(decode_services(services)) == [
+        "api runs as root in its container, as app_services.api.allow_root says it has to. "
+        "A user of its own would be safer."
+    ]
 
 
 @pytest.mark.parametrize(

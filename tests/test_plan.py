@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from slipway.plan import Activation, Have, Recovery, plan_activation, plan_recovery
+from slipway.plan import Activation, Have, Recovery, plan_activation, plan_recovery, waves
 
 OLD, NEW, OTHER = "0aaa", "0bbb", "0ccc"
 WHOLE = frozenset({"api", "worker"})
@@ -125,3 +125,22 @@ def test_a_recovery_never_stops_what_the_edge_or_current_names() -> None:
         serves = edge if edge in running else current
         assert serves not in plan.stop
         assert plan.point in (None, edge)
+
+
+@pytest.mark.parametrize(
+    ("needs", "order"),
+    [
+        ({}, []),
+        ({"api": [], "web": []}, [{"api", "web"}]),
+        ({"web": ["api"], "api": []}, [{"api"}, {"web"}]),
+        ({"web": ["api", "auth"], "auth": ["api"], "api": []}, [{"api"}, {"auth"}, {"web"}]),
+        ({"web": ["api"]}, [{"web"}]),
+    ],
+)
+def test_what_is_needed_is_started_first(needs: dict[str, list[str]], order: list[set[str]]) -> None:
+    assert waves(needs) == order
+
+
+def test_services_that_need_each_other_have_no_order() -> None:
+    with pytest.raises(ValueError, match=r"^api, web$"):
+        waves({"db": [], "api": ["db", "web"], "web": ["api"]})

@@ -84,6 +84,48 @@ def test_a_volume_belongs_to_the_environment_and_not_to_the_release(services: Se
     assert rendered(services)["compose"]["volumes"] == {"data": {"name": "shop-production-data", "external": True}}
 
 
+def test_a_volume_that_a_service_only_reads_is_mounted_so(services: Services) -> None:
+    services["api"]["volumes"]["data"]["read_only"] = True
+    assert api(services)["volumes"][1] == {
+        "type": "volume",
+        "source": "data",
+        "target": "/app/data",
+        "read_only": True,
+    }
+
+
+def test_a_network_that_is_there_already_is_joined_and_not_made(services: Services) -> None:
+    services["api"]["networks"] = ["shop-network"]
+    document = rendered(services)["compose"]
+    assert document["networks"]["shop-network"] == {"name": "shop-network", "external": True}
+    assert list(document["services"]["api"]["networks"]) == ["default", "shop-network"]
+
+
+def test_a_check_of_the_image_that_cannot_work_is_switched_off(services: Services) -> None:
+    assert "healthcheck" not in api(services)
+    services["api"]["health"]["image_check"] = False
+    assert api(services)["healthcheck"] == {"disable": True}
+
+
+def test_a_job_is_started_by_nothing_but_a_run_of_its_own(services: Services) -> None:
+    services["schema"] = {
+        **services["api"],
+        "kind": "job",
+        "port": None,
+        "publish": None,
+        "health": None,
+        "replicas": 1,
+    }
+    found = rendered(services, digests={"api": DIGESTS["api"], "schema": DIGESTS["api"]})
+    body = found["compose"]["services"]["schema"]
+    assert (body["profiles"], body["restart"]) == (["job"], "no")
+    assert body["networks"]["default"]["ipv4_address"] == "${SLIPWAY_NETWORK}.${SLIPWAY_ONCE:-250}"
+    addresses = {
+        name: body["networks"]["default"]["ipv4_address"] for name, body in found["compose"]["services"].items()
+    }
+    assert addresses["api"] == "${SLIPWAY_NETWORK}.${SLIPWAY_ONCE:-11}", "a job takes no address of a service"
+
+
 # --- secrets ------------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +188,20 @@ def test_what_may_be_logged_of_a_release_has_no_content_of_a_file(services: Serv
 def test_a_text_file_survives_byte_for_byte(text: str, services: Services) -> None:
     services["api"]["config_files"][0]["content"] = text
     assert rendered(services)["files"][0]["content"] == text
+
+
+def test_data_of_a_file_called_env_is_lines_of_variables(services: Services, secret: str) -> None:
+    env = {"path": "/app/.env", "content": {"TOKEN": secret, "PRICE": "5$ or #6", "DEBUG": False}, "gid": 1001}
+    services["api"]["config_files"].append(env)
+    found = rendered(services)
+    [file] = [file for file in found["files"] if file["path"] == "config/api/app/.env"]
+    assert file["content"] == f"TOKEN={secret}\nPRICE='5$ or #6'\nDEBUG=false\n"
+    assert (file["mode"], file["gid"]) == ("0440", 1001)
+    assert found["manifest"]["secrets"]["api:/app/.env#TOKEN"] == fingerprint(KEY, secret)
+    assert secret not in json.dumps([found["compose"], found["manifest"]])
+    before = release_id(services)
+    env["content"] = {**env["content"], "DEBUG": True}  # type: ignore[dict-item]
+    assert release_id(services) != before
 
 
 @pytest.mark.parametrize("value", ["${DATABASE_URL}", "5$ or $$6", "ü\u2028", 5, 1.5, None, True, [], {}])

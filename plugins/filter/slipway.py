@@ -112,6 +112,16 @@ def slipway_ports(services: object) -> dict[str, int]:
     return {name: service.host_port for name, service in contract.items() if service.host_port is not None}
 
 
+def slipway_networks(services: object) -> list[str]:
+    """The Docker networks that services join and that have to be there."""
+    return sorted({network for service in decode_services(services).values() for network in service.networks})
+
+
+def slipway_warnings(services: object) -> list[str]:
+    """What an inventory's contract allows and people should know of; see slipway.inventory."""
+    return inventory.warnings(decode_services(services))
+
+
 def slipway_render(services: object, name: str, environment: str, digests: dict[str, str], key: str) -> dict[str, Any]:
     """Render a release; see slipway.render."""
     try:
@@ -182,6 +192,7 @@ class FilterModule:
             slipway_finish,
             slipway_front,
             slipway_lease_seconds,
+            slipway_networks,
             slipway_newest_tag,
             slipway_owner,
             slipway_ports,
@@ -192,5 +203,6 @@ class FilterModule:
             slipway_tier,
             slipway_unreachable,
             slipway_wanted_images,
+            slipway_warnings,
         )
         return {function.__name__: on_plain_data(function) for function in filters}

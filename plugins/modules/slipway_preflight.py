@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: slipway_preflight
 short_description: Check that a deploy could go through on this host, and pin its images
 description:
-  - Looks at the clock, the Docker daemon, the free disk space, the ports and the registries, and whether another
+  - Looks at the clock, the Docker daemon, the free disk space, the ports, networks and registries, and whether another
     inventory has an environment of this name here. Changes nothing.
 author: Slipway
 options:
@@ -23,6 +23,11 @@ options:
     description: Service to the loopback port that it publishes.
     type: dict
     default: {}
+  networks:
+    description: Docker networks that have to be there, because services join them.
+    type: list
+    elements: str
+    default: []
   registries:
     description:
       - Registries that want a login, as the inventory's C(docker_registries) lists them. A login is handed to the
