@@ -21,8 +21,15 @@ from slipway.errors import UsageError
 
 TEMPLATE = re.compile(r"\{\{|\{%")
 TEXT = "templated" * 4
-"""Stands for a text that is a template. It is long enough for a secret."""
-FORMS = {"user": "1:1", "mode": "0444", "path": "/templated", "connect": "templated:1", "max_body": "1MB"}
+"""Starts what stands for a text that is a template. It is long enough for a secret."""
+FORMS = {
+    "user": "1:1",
+    "mode": "0444",
+    "path": "/templated",
+    "connect": "templated:1",
+    "max_body": "1MB",
+    "email": "templated@templated.example",
+}
 """The same, where a text has to have a form."""
 PORTS = ("port", "publish")
 
@@ -65,7 +72,9 @@ def text(path: Path, found: Checked) -> str:
     said = [f"{path}: {problem}" for problem in found.problems]
     said += [f"{path}: warning: {warning}" for warning in found.warnings]
     if found.unknown:
-        said.append(f"{path}: templates, which are not looked into: {', '.join(found.unknown)}.")
+        said.append(
+            f"{path}: {len(found.unknown)} values are templates, which Ansible fills in, and were taken for right."
+        )
     count = len(found.problems)
     if count:
         said.append(f"{path}: {count} problem{'s' * (count > 1)}.")
@@ -135,7 +144,7 @@ def _settled_service(body: object) -> Any:
     if isinstance(files, list):
         contents = {file.get("path"): file.get("content") for file in files if isinstance(file, dict)}
         for file in files:
-            if isinstance(file, dict) and file.get("content") == TEXT:
+            if isinstance(file, dict) and str(file.get("content")).startswith(TEXT):
                 file.pop("format", None)
             if isinstance(file, dict) and _is_template(body.get("user")):
                 file["mode"] = "0444"
@@ -144,7 +153,9 @@ def _settled_service(body: object) -> Any:
             # jsonschema is where the kit is; the engine on a host has none.
             there = importlib.util.find_spec("jsonschema") is not None
             settled["config_schema"] = [
-                one for one in schemas if there and isinstance(one, dict) and contents.get(one.get("path")) != TEXT
+                one
+                for one in schemas
+                if there and isinstance(one, dict) and not str(contents.get(one.get("path"))).startswith(TEXT)
             ]
     return settled
 
@@ -162,7 +173,7 @@ def _settled(data: Any, shape: Any) -> Any:
             inner = (struct if within is list else None) or Any
             return [value for value in (_settled(one, inner) for one in data) if value is not UNKNOWN]
         case str() if _is_template(data):
-            return TEXT if _takes_text(shape) else UNKNOWN
+            return f"{TEXT}{_number(data)}" if _takes_text(shape) else UNKNOWN
         case _:
             return data
 
@@ -173,8 +184,7 @@ def _settled_struct(data: dict[str, Any], struct: type[msgspec.Struct]) -> Any:
     for key, value in data.items():
         field = fields.get(key)
         if field and _is_template(value) and key in (*FORMS, *PORTS):
-            # The same template is the same port.
-            found[key] = FORMS[key] if key in FORMS else zlib.crc32(value.encode()) % inventory.PORTS.stop or 1
+            found[key] = FORMS[key] if key in FORMS else _number(value) % inventory.PORTS.stop or 1
             continue
         settled = _settled(value, field.type if field else Any)
         if settled is not UNKNOWN:
@@ -184,6 +194,11 @@ def _settled_struct(data: dict[str, Any], struct: type[msgspec.Struct]) -> Any:
                 return UNKNOWN
             found[key] = 0
     return found
+
+
+def _number(template: str) -> int:
+    """The same template stands for the same value, and another one most likely for another."""
+    return zlib.crc32(template.encode())
 
 
 def _takes_text(shape: Any) -> bool:

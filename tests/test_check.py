@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +90,16 @@ def test_all_problems_of_all_services_are_told_at_once(tmp_path: Path, capsys: p
 
 
 def test_what_is_a_template_is_taken_for_right_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, [templates, well] = check(TEMPLATED, tmp_path, capsys)
-    assert code == Exit.OK
-    assert well == "nothing is wrong with api, web."
+    assert check(TEMPLATED, tmp_path, capsys) == (
+        Exit.OK,
+        [
+            "14 values are templates, which Ansible fills in, and were taken for right.",
+            "nothing is wrong with api, web.",
+        ],
+    )
+    unknown = json.loads("\n".join(check(TEMPLATED, tmp_path, capsys, "--json")[1]))["unknown"]
     for path in ("api.image", "api.port", "api.route", "api.secret_env.TOKEN", "api.volumes.data.uid", "web.env.API"):
-        assert f"app_services.{path}" in templates
+        assert f"app_services.{path}" in unknown
 
 
 def test_a_mistake_beside_templates_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,6 +122,17 @@ def test_programs_get_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     code, said = check(GOOD.replace("8000", "70000"), tmp_path, capsys, "--json")
     found = json.loads("\n".join(said))
     assert (code, found["services"], len(found["problems"])) == (Exit.ERROR, ["api"], 1)
+
+
+def test_the_contract_that_the_page_writes_in_ten_minutes_is_a_good_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[1] / "docs/contract.md").read_text()
+    steps = re.findall(r"^```yaml\n(.*?)^```$", page.partition("## 1.")[2], re.MULTILINE | re.DOTALL)
+    contract = "".join(step for step in steps if "app_secrets" not in step)
+    assert contract.count("\n") > 20
+    code, said = check(contract, tmp_path, capsys)
+    assert (code, said[-1]) == (Exit.OK, "nothing is wrong with api.")
 
 
 @pytest.mark.parametrize(
