@@ -264,7 +264,7 @@ def _service(service: str, spec: Service, image: str, names: dict[str, list[str]
         "healthcheck": {"disable": True} if spec.health and not spec.health.image_check else {},
         "stop_grace_period": f"{spec.stop_grace_period:g}s",
         "read_only": spec.read_only,
-        "tmpfs": spec.tmpfs,
+        "tmpfs": [_for_everybody(entry) for entry in spec.tmpfs],
         "cap_drop": ["ALL"],
         "cap_add": spec.cap_add,
         "security_opt": ["no-new-privileges:true"],
@@ -283,6 +283,12 @@ def _service(service: str, spec: Service, image: str, names: dict[str, list[str]
 
 def _address(number: int) -> str:
     return f"${{{NETWORK_VARIABLE}}}.${{{ONCE_VARIABLE}:-{number}}}"
+
+
+def _for_everybody(entry: str) -> str:
+    """A tmpfs that the container's user may write to: without a mode Docker takes that of the image's own folder."""
+    path, _, options = entry.partition(":")
+    return entry if "mode=" in options else f"{path}:{options}{',' * bool(options)}mode=1777"
 
 
 def _literal(value: Any) -> Any:

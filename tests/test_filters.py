@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.errors import AnsibleFilterError
 
 KIT = Path(__file__).parents[1]
@@ -152,3 +153,22 @@ def test_the_tier_is_told_of_what_has_names_and_secrets_stay_apart(
     services["api"]["colour"] = "red"
     with pytest.raises(AnsibleFilterError, match="colour"):
         filters["slipway_front"](services, "shop", "k" * 32)
+
+
+def test_a_compose_file_leaves_no_text_to_be_taken_for_anything_else(filters: dict[str, Any]) -> None:
+    document = {
+        "services": {"api": {"environment": {"A": "1e3", "B": "0o17", "on": "x", "C-D": "a\n b #c"}, "cpus": 1.5}},
+        "list": ["yes", "5:30"],
+    }
+    text = filters["slipway_compose_text"](document)
+    assert yaml.safe_load(text) == document
+    assert [line.strip() for line in text.splitlines()[3:]] == [
+        'A: "1e3"',
+        'B: "0o17"',
+        '"on": "x"',
+        'C-D: "a\\n b #c"',
+        "cpus: 1.5",
+        "list:",
+        '- "yes"',
+        '- "5:30"',
+    ]

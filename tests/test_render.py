@@ -94,6 +94,21 @@ def test_a_volume_that_a_service_only_reads_is_mounted_so(services: Services) ->
     }
 
 
+@pytest.mark.parametrize(
+    ("stated", "mounted"),
+    [
+        ("/tmp", "/tmp:mode=1777"),  # noqa: S108 - a folder in the container
+        ("/app/logs:size=8m", "/app/logs:size=8m,mode=1777"),
+        ("/app/logs:mode=0700,uid=1001", "/app/logs:mode=0700,uid=1001"),
+    ],
+)
+def test_what_is_writable_and_forgotten_is_writable_for_the_containers_user(
+    stated: str, mounted: str, services: Services
+) -> None:
+    services["api"]["tmpfs"] = [stated]
+    assert api(services)["tmpfs"] == [mounted]
+
+
 def test_a_network_that_is_there_already_is_joined_and_not_made(services: Services) -> None:
     services["api"]["networks"] = ["shop-network"]
     document = rendered(services)["compose"]

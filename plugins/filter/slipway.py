@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import ipaddress
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 from ansible.errors import AnsibleFilterError
 
 # The kit's own package lies beside its plugins; the controller need not have it installed.
@@ -130,6 +132,34 @@ def slipway_render(services: object, name: str, environment: str, digests: dict[
         raise AnsibleFilterError(str(error)) from error
 
 
+class _Quoting(yaml.SafeDumper):
+    """Puts every text between quotes, whatever it is: readers of YAML do not agree on what is a number.
+
+    To Compose the text 1e3 without quotes is 1000, to Python's reader it is a text.
+    """
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"')
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        node = super().represent_mapping(tag, mapping, flow_style)
+        for key, _ in node.value:
+            # Names of the kit's own and of variables, which nobody reads as anything else, stay legible.
+            if PLAIN_KEY.fullmatch(key.value):
+                key.style = None
+        return node
+
+
+_Quoting.add_representer(str, _Quoting.represent_str)
+PLAIN_KEY = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)$)[A-Za-z_][A-Za-z0-9_.-]*", re.IGNORECASE)
+
+
+def slipway_compose_text(document: object) -> str:
+    """Lay out a Compose document, so that Compose reads each text as it is."""
+    text: str = yaml.dump(document, Dumper=_Quoting, sort_keys=False, allow_unicode=True, width=200)
+    return text
+
+
 def slipway_front(services: object, name: str, key: str) -> dict[str, Any]:
     """What a host of the edge tier is told of an environment; see slipway.render."""
     try:
@@ -188,6 +218,7 @@ class FilterModule:
         """Names the filters of this file."""
         filters = (
             slipway_balancers,
+            slipway_compose_text,
             slipway_engine_key,
             slipway_finish,
             slipway_front,
