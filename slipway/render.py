@@ -264,7 +264,7 @@ def _service(service: str, spec: Service, image: str, names: dict[str, list[str]
         "healthcheck": {"disable": True} if spec.health and not spec.health.image_check else {},
         "stop_grace_period": f"{spec.stop_grace_period:g}s",
         "read_only": spec.read_only,
-        "tmpfs": [_for_everybody(entry) for entry in spec.tmpfs],
+        "tmpfs": [_owned(entry, spec.user) for entry in spec.tmpfs],
         "cap_drop": ["ALL"],
         "cap_add": spec.cap_add,
         "security_opt": ["no-new-privileges:true"],
@@ -285,10 +285,11 @@ def _address(number: int) -> str:
     return f"${{{NETWORK_VARIABLE}}}.${{{ONCE_VARIABLE}:-{number}}}"
 
 
-def _for_everybody(entry: str) -> str:
-    """A tmpfs that the container's user may write to: without a mode Docker takes that of the image's own folder."""
+def _owned(entry: str, user: str) -> str:
+    """A tmpfs that the container's user may write to: over a folder of the image it has that one's owner and mode."""
     path, _, options = entry.partition(":")
-    return entry if "mode=" in options else f"{path}:{options}{',' * bool(options)}mode=1777"
+    uid, _, gid = user.partition(":")
+    return entry if "uid=" in options else f"{path}:{options}{',' * bool(options)}uid={uid},gid={gid}"
 
 
 def _literal(value: Any) -> Any:

@@ -52,14 +52,14 @@ def first_play(folder: Path) -> str:
     return str(playbook)
 
 
-def variables(inventory: Path, *names: str) -> dict[str, Any]:
-    """What variables are for the inventory's host, with all templates filled in."""
+def variables(inventory: Path, *names: str, **filled_in: str) -> dict[str, Any]:
+    """What variables are for the inventory's host, with all templates filled in; `filled_in` is what somebody typed."""
     out = inventory.with_name(f"{inventory.name}.json")
     asked = "{{ {" + ", ".join(f"'{name}': {name}" for name in names) + "} | to_json }}"
     task = {"content": asked, "dest": str(out), "mode": "0600"}
-    done = run(
-        "ansible", "-i", str(inventory), "app[0]", "-c", "local", "-m", "ansible.builtin.copy", "-a", json.dumps(task)
-    )
+    extra = ["-e", json.dumps(filled_in)] if filled_in else []
+    module = ["-c", "local", "-m", "ansible.builtin.copy", "-a", json.dumps(task)]
+    done = run("ansible", "-i", str(inventory), "app[0]", *module, *extra)
     assert done.returncode == 0, said(done)
     found: dict[str, Any] = json.loads(out.read_text())
     return found

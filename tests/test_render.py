@@ -97,9 +97,9 @@ def test_a_volume_that_a_service_only_reads_is_mounted_so(services: Services) ->
 @pytest.mark.parametrize(
     ("stated", "mounted"),
     [
-        ("/tmp", "/tmp:mode=1777"),  # noqa: S108 - a folder in the container
-        ("/app/logs:size=8m", "/app/logs:size=8m,mode=1777"),
-        ("/app/logs:mode=0700,uid=1001", "/app/logs:mode=0700,uid=1001"),
+        ("/tmp", "/tmp:uid=1001,gid=1001"),  # noqa: S108 - a folder in the container
+        ("/app/logs:size=8m", "/app/logs:size=8m,uid=1001,gid=1001"),
+        ("/app/logs:mode=0700,uid=5", "/app/logs:mode=0700,uid=5"),
     ],
 )
 def test_what_is_writable_and_forgotten_is_writable_for_the_containers_user(

@@ -297,6 +297,18 @@ def backend_image() -> str:
     return f"{BACKEND}:{list(tags)[-1]}"
 
 
+def forget(repository: str) -> None:
+    """Remove all images of a repository, here and in the registry of this machine."""
+    digests = docker("images", "--digests", "--format", "{{.Digest}}", repository).split()
+    for image in docker("images", "--quiet", repository).split():
+        docker("image", "rm", "--force", image, check=False)
+    for digest in {digest for digest in digests if digest.startswith("sha256:")}:
+        connection = http.client.HTTPConnection(REGISTRY, timeout=5)
+        connection.request("DELETE", f"/v2/{repository.partition('/')[2]}/manifests/{digest}")
+        connection.getresponse().read()
+        connection.close()
+
+
 @pytest.fixture(scope="session")
 def images() -> Iterator[None]:
     """The application in three versions, in the registry of this machine."""
@@ -316,14 +328,7 @@ def images() -> Iterator[None]:
         )
         docker("push", "--quiet", f"{REPOSITORY}:{version}")
     yield
-    digests = docker("images", "--digests", "--format", "{{.Digest}}", REPOSITORY).split()
-    for image in docker("images", "--quiet", REPOSITORY).split():
-        docker("image", "rm", "--force", image, check=False)
-    for digest in {digest for digest in digests if digest.startswith("sha256:")}:
-        connection = http.client.HTTPConnection(REGISTRY, timeout=5)
-        connection.request("DELETE", f"/v2/{REPOSITORY.partition('/')[2]}/manifests/{digest}")
-        connection.getresponse().read()
-        connection.close()
+    forget(REPOSITORY)
     assert not docker("ps", "--all", "--quiet", "--filter", f"name=^{PREFIX}")
     assert not docker("volume", "ls", "--quiet", "--filter", f"name=^{PREFIX}")
     assert not docker("network", "ls", "--quiet", "--filter", f"name=^{PREFIX}")
