@@ -11,7 +11,7 @@ import yaml
 from xdist.scheduler import LoadScopeScheduling
 
 LOCK = Path(__file__).parent / "inventories/local/images.lock.yml"
-ON_THIS_MACHINE = ("tests/engine/", "tests/test_bad_input.py", "app/tests/test_image.py")
+ON_THIS_MACHINE = ("tests/conformance/", "tests/engine/", "tests/test_bad_input.py", "app/tests/test_image.py")
 REPOSITORY = "127.0.0.1:5000/slipway/backend"
 
 

@@ -1,0 +1,15 @@
+"""One step of the schema."""
+
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade():
+    op.execute("CREATE EXTENSION IF NOT EXISTS citext")
+    op.execute("CREATE TABLE items (id int PRIMARY KEY, name citext)")
+
+
+def downgrade():
+    op.execute("DROP TABLE items")

@@ -1,0 +1,14 @@
+"""One step of the schema."""
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade():
+    op.execute("SELECT 1 / 0")
+
+
+def downgrade():
+    op.execute("SELECT 1")
