@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ PEERS_OF = {
     "neuronip": ["frontend"],
 }
 POSTGRES_PORT = 54331
+NETWORK = f"{PREFIX}neurondb"
 
 
 def build(name: str, version: str, target: str, base: str, **arguments: str) -> None:
@@ -118,6 +118,8 @@ class System:
                 # The kit's own image has a psql.
                 image, _, here["tag"] = backend_image().rpartition(":")
                 here |= {"user": "1001:1001", "config_files": [{**one, "gid": 1001} for one in spec["config_files"]]}
+            if "networks" in spec:
+                here["networks"] = [NETWORK]
             if "health" in spec:
                 here["health"] = {**spec["health"], "start_period": 20.0}
             changed[service] = {**spec, "image": image, **here}
@@ -148,7 +150,7 @@ Make = Callable[[str], System]
 
 @pytest.fixture(scope="session")
 def make_system(
-    tools: str, postgres: Postgres, bridge: str, tmp_path_factory: pytest.TempPathFactory
+    tools: str, postgres: Postgres, bridge: str, neurondb: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Make]:
     """Makes a system from its example: copied, filled in, its secrets generated, its role and database made."""
     root = tmp_path_factory.mktemp("srv")
@@ -181,13 +183,12 @@ def make_system(
 @pytest.fixture(scope="session")
 def neurondb(bridge: str) -> Iterator[str]:
     """The network on which NeuronDB answers to the name `postgres`: a forwarder to the server of this test."""
-    network, relay = "neurondb-network", f"{PREFIX}postgres"
+    relay = f"{PREFIX}postgres"
     docker("rm", "--force", relay, check=False)
-    made = subprocess.run(["docker", "network", "create", network], capture_output=True, check=False).returncode == 0
+    docker("network", "create", NETWORK, check=False)
     program = (HERE / "relay.py").read_text()
-    run = ["run", "--detach", "--name", relay, "--network", network, "--network-alias", "postgres"]
+    run = ["run", "--detach", "--name", relay, "--network", NETWORK, "--network-alias", "postgres"]
     docker(*run, "--entrypoint", "/usr/bin/python3", backend_image(), "-c", program, bridge, str(POSTGRES_PORT))
-    yield network
-    docker("rm", "--force", relay, check=False)
-    if made:
-        docker("network", "rm", network, check=False)
+    yield NETWORK
+    docker("rm", "--force", relay)
+    docker("network", "rm", NETWORK)

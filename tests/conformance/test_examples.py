@@ -88,9 +88,20 @@ def test_todo(make_system: Make) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{system.port}/metrics", timeout=5) as metrics:
         assert b"requests 1" in metrics.read()
 
-    # The image itself would swallow this, and serve.
+    # The image itself would swallow this, and serve: by its own entrypoint the migration ends with exit code 0.
     failed = refused(system, "3.0")
     assert "division by zero" in failed.details
+    services = system.services("3.0")
+    asked = {key: ["-c", f"exec alembic {verb}"] for key, verb in (("status", "current"), ("head", "heads"))}
+    own = {
+        "entrypoint": "sh",
+        "up": ["-c", "exec /app/entrypoint.sh true"],
+        "down": ["-c", "exec alembic downgrade -1"],
+    }
+    hidden = {**services["backend"], "migrate": {**services["backend"]["migrate"], **asked, **own}}
+    swallowed = refused(system, "3.0", backend=hidden)
+    assert "ended well and left 0003 to be applied" in swallowed.what
+    assert "migration failed, starting anyway" in swallowed.details
     # Its health answers 200 all the same.
     unhealthy = refused(system, "3.1")
     assert "/health says status is 'unhealthy' instead of 'healthy'" in unhealthy.what

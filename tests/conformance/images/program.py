@@ -18,15 +18,18 @@ import re
 import signal
 import sys
 import urllib.request
+from typing import Any
 
 import asyncpg
 
+Answer = tuple[int, Any]
+
 SYSTEM, VERSION, BEHAVIOUR = (os.environ[name] for name in ("SYSTEM", "VERSION", "BEHAVIOUR"))
-TOLD = {}
+TOLD: dict[str, Any] = {}
 """What it found when it started."""
 
 
-async def ask(dsn):
+async def ask(dsn: str) -> None:
     connection = await asyncpg.connect(dsn, timeout=2)
     try:
         await connection.fetchval("SELECT count(*) FROM items")
@@ -34,7 +37,7 @@ async def ask(dsn):
         await connection.close()
 
 
-def database(dsn):
+def database(dsn: str) -> bool:
     if BEHAVIOUR == "unhealthy":
         return False
     try:
@@ -44,11 +47,11 @@ def database(dsn):
     return True
 
 
-def clearsplit(path):
+def clearsplit(path: str) -> Answer:
     return (200, {"status": "ok"}) if path == "/health" else (200, {"version": VERSION})
 
 
-def todo(path):
+def todo(path: str) -> Answer:
     if path == "/metrics":
         return 200, "# TYPE requests counter\nrequests 1\n"
     if path != "/health":
@@ -57,14 +60,14 @@ def todo(path):
     return 200, {"status": "healthy" if up else "unhealthy", "database": "connected" if up else "disconnected"}
 
 
-def alchemy():
+def alchemy() -> str:
     url = os.environ["DATABASE_URL"]
     if not url.startswith("postgresql+asyncpg://"):
         sys.exit("DATABASE_URL does not begin with postgresql+asyncpg://")
     return url.replace("+asyncpg", "").replace("?ssl=", "?sslmode=")
 
 
-def semiont(path):
+def semiont(path: str) -> Answer:
     if path != "/api/health":
         return 200, {"version": VERSION, **TOLD}
     up = database(TOLD["settings"]["services"]["database"]["url"])
@@ -72,7 +75,7 @@ def semiont(path):
     return 200, {**body, "environment": os.environ["SEMIONT_ENV"], "timestamp": "now"}
 
 
-def read_semiont():
+def read_semiont() -> None:
     root = pathlib.Path(os.environ["SEMIONT_ROOT"])
     try:
         project = json.loads((root / "semiont.json").read_text())
@@ -89,7 +92,7 @@ def read_semiont():
     TOLD["settings"] = settings
 
 
-def neuronip(path):
+def neuronip(path: str) -> Answer:
     if path != "/health":
         return 200, {"version": VERSION, "uid": os.getuid()}
     host, port, user, password, name = (
@@ -99,11 +102,11 @@ def neuronip(path):
     return (200, {"status": "warning"}) if up else (503, {"status": "unhealthy"})
 
 
-def peer(path):
+def peer(path: str) -> Answer:
     return 200, {"version": VERSION, **TOLD}
 
 
-def reach(variable, path):
+def reach(variable: str, path: str) -> None:
     """Ask the program that it needs; where that does not answer well, there is nothing to start for."""
     if url := os.environ.get(variable):
         with urllib.request.urlopen(f"{url}{path}", timeout=5) as answer:
@@ -113,7 +116,7 @@ def reach(variable, path):
 class Handler(http.server.BaseHTTPRequestHandler):
     wbufsize = -1
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         status, body = globals()[SYSTEM](self.path)
         text = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
@@ -121,7 +124,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 
-    def log_message(self, *arguments):
+    def log_message(self, *arguments: object) -> None:
         """Say nothing."""
 
 

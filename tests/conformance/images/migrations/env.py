@@ -4,7 +4,7 @@ import asyncio
 import os
 
 from alembic import context
-from sqlalchemy import pool
+from sqlalchemy import Connection, pool
 from sqlalchemy.ext.asyncio import async_engine_from_config
 
 if not os.environ.get("JWT_SECRET"):
@@ -13,14 +13,14 @@ if not os.environ.get("JWT_SECRET"):
 context.config.set_main_option("sqlalchemy.url", os.environ["DATABASE_URL"])
 
 
-def run(connection):
+def run(connection: Connection) -> None:
     context.configure(connection=connection)
     with context.begin_transaction():
         context.run_migrations()
 
 
-async def main():
-    engine = async_engine_from_config(context.config.get_section("alembic"), poolclass=pool.NullPool)
+async def main() -> None:
+    engine = async_engine_from_config(context.config.get_section("alembic", {}), poolclass=pool.NullPool)
     async with engine.connect() as connection:
         await connection.run_sync(run)
     await engine.dispose()

@@ -6,9 +6,9 @@ revision = "0003"
 down_revision = "0002"
 
 
-def upgrade():
+def upgrade() -> None:
     op.execute("SELECT 1 / 0")
 
 
-def downgrade():
+def downgrade() -> None:
     op.execute("SELECT 1")
