@@ -16,8 +16,8 @@ import msgspec
 
 ENV_SUFFIX = ".env"
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,-]*")
-_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=((?:[A-Za-z0-9_./:@%+,-]+|'[^']*'|\\')*)(?:\n|\Z)")
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
+_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=((?:[A-Za-z0-9_./:@%+,=-]+|'[^']*'|\\')*)(?:\n|\Z)")
 
 
 def is_env(path: str) -> bool:
@@ -51,7 +51,7 @@ def env_text(value: str | float | bool) -> str:
 
 
 def _quoted(value: str) -> str:
-    return value if _PLAIN.fullmatch(value) else shlex.quote(value).replace("'\"'\"'", "'\\''")
+    return value if _PLAIN.fullmatch(value) else "'" + value.replace("'", "'\\''") + "'"
 
 
 def _read_env(text: str) -> Mapping[str, str] | None:

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from slipway import documents
@@ -15,6 +15,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 NAMES = st.from_regex(documents.ENV_NAME, fullmatch=True)
 
 
+@example({"A": "=", "B": "^a", "C": "Zm9vYmFy==", "D": "'"})
 @given(st.dictionaries(NAMES, TEXT))
 def test_an_env_file_is_read_back_as_it_was_written(variables: dict[str, str]) -> None:
     assert documents.read("/app/.env", documents.lay_out("/app/.env", variables)) == variables
@@ -32,6 +33,8 @@ VALUES = {
     "QUOTES": 'it\'s "so"',
     "DOLLAR": "$HOME ${HOME} $$",
     "HASH": "a #b",
+    "KEY": "Zm9vYmFy==",
+    "EQUAL": "=",
     "LINES": "first\nsecond\r\n\tthird\\n",
     "UNICODE": "ü\u2028😀",
     "TICKS": "`id` $(id) \\ ! * ~",
