@@ -87,10 +87,9 @@ def reach(request: ReachRequest) -> dict[str, Any]:
             with _session(request, request.user, request.password):
                 pass
         with _session(request, request.owner, request.owner_password) as told:
-            said = told.ask(QUESTION)[0][0]
+            found = msgspec.convert(told.ask(QUESTION)[0][0], type=Found)
     except wire.WireError as error:
         raise _explained(request, error) from error
-    found = msgspec.json.decode(said or "", type=Found)
     if complaint := complain(request, found):
         raise PreflightError(*complaint)
     return {"changed": False, "version": f"{found.version // 10000}.{found.version % 10000}"}

@@ -44,6 +44,11 @@ class Postgres:
         """Where its database is."""
         return f"postgresql://{USER}:{self._password}@{self._address}:{self._port}/postgres"
 
+    @property
+    def ca(self) -> str:
+        """What its certificate is verified by."""
+        return (self._home / "data/server.crt").read_text()
+
     def start(self) -> None:
         """Make it and start it. PostgreSQL refuses to run as root."""
         programs = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parts[-2]))
@@ -71,7 +76,8 @@ class Postgres:
         with (data / "pg_hba.conf").open("a") as rules:
             rules.write("".join(f"{rule}\n" for rule in self._rules))
         if self._tls:
-            subject = ["-subj", f"/CN={self._address}", "-days", "2", "-nodes", "-x509", "-newkey", "rsa:2048"]
+            subject = ["-subj", f"/CN={self._address}", "-addext", f"subjectAltName=IP:{self._address}"]
+            subject += ["-days", "2", "-nodes", "-x509", "-newkey", "rsa:2048"]
             keys = ["-keyout", "server.key", "-out", "server.crt"]
             subprocess.run(["openssl", "req", *subject, *keys], user=USER, cwd=data, check=True, capture_output=True)
             (data / "server.key").chmod(0o600)

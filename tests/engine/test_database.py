@@ -132,7 +132,7 @@ def test_the_application_reads_and_writes_rows_and_nothing_else(database: Databa
 
 def test_the_server_is_verified_by_its_address_and_its_name(database: Database) -> None:
     with database.as_("user") as user:
-        assert user.ask("SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()")[0][0] == "t"
+        assert user.ask("SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()")[0][0] is True
     with pytest.raises(wire.WireError, match="its certificate does not do: Hostname mismatch"):
         database.as_("user", host="localhost").__enter__()
     with pytest.raises(wire.WireError, match="its certificate does not do"):
@@ -159,7 +159,7 @@ def test_what_is_not_let_in_by_its_address_is_rejected(database: Database) -> No
     finally:
         database.ask()
     with database.as_("user") as user:
-        assert user.ask("SELECT 1") == [["1"]]
+        assert user.ask("SELECT 1") == [[1]]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_rights_that_were_changed_by_hand_are_put_right(database: Database) -> N
         assert database.ask()["changed"], statement
         assert not database.ask()["changed"], statement
     with database.as_("user") as user:
-        assert user.ask("SELECT count(*) FROM hand") == [["0"]]
+        assert user.ask("SELECT count(*) FROM hand") == [[0]]
 
 
 def test_no_secret_is_told_or_shown(database: Database) -> None:
@@ -265,7 +265,7 @@ def test_a_new_minor_version_takes_its_place_with_the_data_and_clients_come_back
     assert "postgres runs with other settings" in answer["msg"]
     assert database.born().split()[0] != before.split()[0]
     with database.as_("user") as user:
-        assert user.ask("SELECT n FROM kept") == [["1"]]
+        assert user.ask("SELECT n FROM kept") == [[1]]
     # It ended as it should: nothing had to be read again from the log of what was not written yet.
     assert "not properly shut down" not in docker("logs", database.container)
     database.ask()
@@ -424,7 +424,7 @@ def test_people_look_into_it_by_a_page_on_loopback_that_changes_nothing(database
         assert "looked_at" in inspected(port, database, password)
         assert "looked_at" not in inspected(port, database, "wrong")
         with database.as_("user", user="inspector", password=password) as session:
-            assert session.ask("SELECT count(*) FROM looked_at") == [["0"]]
+            assert session.ask("SELECT count(*) FROM looked_at") == [[0]]
             session.ask("SET default_transaction_read_only = off")
             with pytest.raises(wire.WireError, match="permission denied"):
                 session.ask("INSERT INTO looked_at VALUES (1)")

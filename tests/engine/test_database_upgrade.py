@@ -74,7 +74,7 @@ def test_all_of_it_is_moved_and_the_old_volume_is_kept(old: Database, images: di
     with old.as_("user") as user, pytest.raises(wire.WireError, match="permission denied"):
         user.ask("CREATE TABLE other ()")
     with old.as_("user") as user:
-        assert user.ask("INSERT INTO item (name) VALUES ('next') RETURNING id") == [[str(ROWS + 1)]]
+        assert user.ask("INSERT INTO item (name) VALUES ('next') RETURNING id") == [[ROWS + 1]]
     ask = "SELECT rolpassword LIKE 'SCRAM%' FROM pg_authid WHERE rolname = 'reports'"
     assert docker("exec", old.container, "psql", "--tuples-only", "--no-align", "--command", ask) == "t"
 
