@@ -11,30 +11,23 @@ import pytest
 from slipway.database import scram
 
 # RFC 7677, section 3: user "user", password "pencil".
-SALT, ITERATIONS = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ=="), 4096
+SALT = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
 MESSAGE = (
     b"n=user,r=rOprNGfwEbeRWgbNEkqO,"
     b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,"
     b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
 )
-PROOF = "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
+PROOF = base64.b64decode("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
 SIGNATURE = "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
 
 
-def test_the_keys_are_those_of_the_rfc() -> None:
-    salted = scram.salted_password("pencil", SALT, ITERATIONS)
-    key = scram.client_key(salted)
-    signature = hmac.digest(hashlib.sha256(key).digest(), MESSAGE, "sha256")
-    assert base64.b64encode(bytes(a ^ b for a, b in zip(key, signature, strict=True))).decode() == PROOF
-    assert base64.b64encode(hmac.digest(scram.server_key(salted), MESSAGE, "sha256")).decode() == SIGNATURE
-
-
-def test_a_verifier_has_the_form_that_postgresql_keeps() -> None:
-    kept = scram.verifier("pencil", SALT)
-    head, stored, server = kept.split("$")[0], *kept.split("$")[2].split(":")
-    assert head == "SCRAM-SHA-256"
-    assert kept.split("$")[1] == "4096:W22ZaJ0SNY7soEsUEjb6gQ=="
-    assert len(base64.b64decode(stored)) == len(base64.b64decode(server)) == 32
+def test_a_verifier_knows_the_client_and_the_server_of_the_rfc() -> None:
+    scheme, salted, keys = scram.verifier("pencil", SALT).split("$")
+    assert (scheme, salted) == ("SCRAM-SHA-256", "4096:W22ZaJ0SNY7soEsUEjb6gQ==")
+    stored, server = (base64.b64decode(key) for key in keys.split(":"))
+    client = bytes(a ^ b for a, b in zip(PROOF, hmac.digest(stored, MESSAGE, "sha256"), strict=True))
+    assert hashlib.sha256(client).digest() == stored
+    assert base64.b64encode(hmac.digest(server, MESSAGE, "sha256")).decode() == SIGNATURE
 
 
 def test_each_has_a_salt_of_its_own_and_matches_its_password_alone() -> None:
@@ -43,6 +36,15 @@ def test_each_has_a_salt_of_its_own_and_matches_its_password_alone() -> None:
     assert scram.matches("a password", one)
     assert scram.matches("a password", other)
     assert not scram.matches("another", one)
+
+
+def test_one_that_is_weaker_than_the_rfc_asks_is_replaced() -> None:
+    salted = hashlib.pbkdf2_hmac("sha256", b"a password", SALT, 1000)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    salt, stored_key, server_key = (
+        base64.b64encode(part).decode() for part in (SALT, stored, hmac.digest(salted, b"Server Key", "sha256"))
+    )
+    assert not scram.matches("a password", f"SCRAM-SHA-256$1000:{salt}${stored_key}:{server_key}")
 
 
 @pytest.mark.parametrize("kept", [None, "", "md5abcdef", "SCRAM-SHA-256$x", "a password"])
