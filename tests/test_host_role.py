@@ -399,7 +399,12 @@ def test_what_cannot_be_let_in_is_said(allow: dict[str, Any], sentence: str) -> 
     assert firewall(allow) == {"rules": [], "problem": sentence}
 
 
-def own(host: str, groups: dict[str, list[str]] = GROUPS) -> set[tuple[Any, ...]]:
+DATABASE = {"hosts": ["app2"], "port": 5432, "from": ["10.20.0.11", "10.20.0.12", "192.0.2.7"]}
+
+
+def own(
+    host: str, groups: dict[str, list[str]] = GROUPS, database: dict[str, Any] | None = None
+) -> set[tuple[Any, ...]]:
     services: dict[str, dict[str, Any]] = {
         "web": {"port": 4000, "publish": 4100, "route": {"hosts": ["shop.example"]}},
         "api": {"port": 4200, "route": {"hosts": ["api.example"]}},
@@ -407,7 +412,14 @@ def own(host: str, groups: dict[str, list[str]] = GROUPS) -> set[tuple[Any, ...]
         "worker": {},
     }
     rules = decide.host_own_ports(
-        host, groups, HOSTVARS, services, ssh_ports=["22", "2222"], ssh_sources=["192.0.2.0/24"], entry_ports=[80, 443]
+        host,
+        groups,
+        HOSTVARS,
+        services,
+        database=database or {},
+        ssh_ports=["22", "2222"],
+        ssh_sources=["192.0.2.0/24"],
+        entry_ports=[80, 443],
     )
     return {(str(rule["port"]), *rule.get("sources", []), rule.get("address", "")) for rule in rules}
 
@@ -419,6 +431,12 @@ def test_users_reach_the_edge_tier_and_the_tier_reaches_what_app_hosts_offer_it(
     assert own("edge1") == SSH | {("80", ""), ("443", "")}
     assert own("app1") == SSH | {("4100", "edge1", "10.20.0.11"), ("4200", "edge1", "10.20.0.11")}
     assert own("db1") == SSH
+
+
+def test_a_bundled_database_is_reached_by_whom_it_lets_in_itself_and_at_its_host_alone() -> None:
+    clients = ("5432", "10.20.0.11", "10.20.0.12", "192.0.2.7", "10.20.0.12")
+    assert own("app2", database=DATABASE) == own("app2") | {clients}
+    assert own("app1", database=DATABASE) == own("app1")
 
 
 def test_without_a_tier_users_reach_the_app_hosts() -> None:

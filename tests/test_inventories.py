@@ -192,6 +192,33 @@ def test_production_connects_to_the_database_host_that_its_inventory_names(copie
     assert urls[0][1] != urls[1][1]
 
 
+def test_productions_firewall_lets_in_what_the_machines_ask_of_each_other(tmp_path: Path) -> None:
+    tell = [
+        {"ansible.builtin.import_role": {"name": "database", "tasks_from": "contract.yml"}},
+        {"ansible.builtin.import_role": {"name": "backend", "rolespec_validate": False}},
+        {"ansible.builtin.debug": {"msg": "{{ __host_firewall }}"}, "vars": {"__host_ssh_ports": ["22"]}},
+    ]
+    role = KIT / "roles/host"
+    of_role = [str(role / "defaults/main.yml"), str(role / "vars/main.yml")]
+    playbook = tmp_path / "tell.yml"
+    playbook.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "vars_files": of_role, "tasks": tell}]))
+    done = run("ansible-playbook", "-v", "-i", "inventories/production", str(playbook))
+    assert done.returncode == 0, said(done)
+    shown = re.findall(r"^ok: \[(\w+)\] => (\{\n.*?^\})$", done.stdout, re.MULTILINE | re.DOTALL)
+    let_in = {
+        host: {
+            (rule["ports"], *rule["sources"], rule["address"])
+            for rule in json.loads(answer)["msg"]["rules"]
+            if rule["ports"] != "22"
+        }
+        for host, answer in shown
+    }
+    tier = ["203.0.113.31/32", "10.20.0.31/32"]
+    assert let_in["app1"] == {("4000", *sorted(tier, key=ipaddress.ip_network), "10.20.0.11")}
+    assert let_in["db1"] == {("5432", "10.20.0.11/32", "10.20.0.12/31", "10.20.0.21")}
+    assert let_in["edge1"] == {("80", ""), ("443", "")}
+
+
 def test_production_takes_over_what_staging_runs_and_passes_again(copies: Path, first_play: str) -> None:
     staging, lock = copies / "staging/images.lock.yml", copies / "production/images.lock.yml"
     entries = data(staging)

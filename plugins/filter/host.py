@@ -375,13 +375,15 @@ def host_own_ports(
     hostvars: Mapping[str, Mapping[str, Any]],
     services: Mapping[str, Mapping[str, Any]],
     *,
+    database: Mapping[str, Any],
     ssh_ports: Sequence[str],
     ssh_sources: Sequence[str],
     entry_ports: Sequence[int],
 ) -> list[dict[str, Any]]:
     """What the kit itself has to let in on a host, in the form of host_firewall_allow.
 
-    SSH; the public entry where users arrive; and, behind an edge tier, the services that an app host offers to it.
+    SSH; the public entry where users arrive; behind an edge tier, the services that an app host offers to it; and a
+    bundled `database`, for whom it lets in itself: `hosts`, `port` and `from`, or empty.
     """
     rules: list[dict[str, Any]] = [
         {"port": port, "sources": list(ssh_sources), "comment": "SSH", "of": "host_firewall_ssh_sources"}
@@ -408,6 +410,16 @@ def host_own_ports(
             for name, port in offered.items()
             if port
         ]
+    if host in database.get("hosts", []):
+        rules.append(
+            {
+                "port": database["port"],
+                "sources": list(database["from"]),
+                "address": hostvars[host].get("host_private_address", ""),
+                "comment": "PostgreSQL",
+                "of": "database_clients or database_replicas",
+            }
+        )
     return rules
 
 
