@@ -441,6 +441,21 @@ def test_taking_over_again_changes_nothing_and_copies_nothing_where_the_reposito
     assert images_promotion(taken["text"], BUILT, [own])["text"] == taken["text"]
 
 
+def test_a_database_that_is_this_environments_alone_stays_as_it_is() -> None:
+    postgres = "registry.example/shop/postgres"
+    before = images_lock("", [{"repository": postgres, "tags": ["17.1"], "digest": "sha256:0"}])
+    taken = images_promotion(before, BUILT, [HERE], [postgres])
+    assert yaml.safe_load(taken["text"])["images"] == {
+        postgres: {"17.1": "sha256:0"},
+        HERE: {"1-build.2": "sha256:2", "sha-2": "sha256:2"},
+    }
+    assert "postgres" not in taken["said"]
+    theirs = images_lock(BUILT, [{"repository": "x/postgres", "tags": ["17.2"], "digest": "sha256:9"}])
+    updated = images_promotion(before, theirs, [HERE], [postgres])
+    assert yaml.safe_load(updated["text"])["images"][postgres] == {"17.1": "sha256:0", "17.2": "sha256:9"}
+    assert "has no repositories called postgres" in images_promotion("", BUILT, [HERE], [postgres])["problem"]
+
+
 @pytest.mark.parametrize(
     ("source", "repository", "said"),
     [
@@ -452,6 +467,6 @@ def test_taking_over_again_changes_nothing_and_copies_nothing_where_the_reposito
     ids=["no lock", "no such image", "two of the name", "a moving tag"],
 )
 def test_where_there_is_nothing_to_take_over_the_lock_stays(source: str, repository: str, said: str) -> None:
-    taken = images_promotion("before", source, [repository])
+    taken = images_promotion("# before\n", source, [repository])
     assert said in taken["problem"]
-    assert (taken["text"], taken["said"]) == ("before", "")
+    assert (taken["text"], taken["said"]) == ("# before\n", "")

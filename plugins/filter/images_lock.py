@@ -37,17 +37,22 @@ def images_lock(text: str, images: list[dict[str, Any]]) -> str:
     return HEADER + yaml.safe_dump({**lock, "images": repositories}, sort_keys=False, width=200)
 
 
-def images_promotion(text: str, source: str, repositories: Iterable[str]) -> dict[str, Any]:
+def images_promotion(text: str, source: str, repositories: Iterable[str], own: Iterable[str] = ()) -> dict[str, Any]:
     """Take over into the lock file `text` what the lock file `source` of another environment got last.
 
-    `repositories` are those of this environment; the other's are those whose last part is the same. The answer holds
-    the new `text`, in `said` the commands that copy the images, and in `problem` why there is nothing to take over.
+    `repositories` are those of this environment; the other's are those whose last part is the same. Those of `own` may
+    be this environment's alone, such as a database that runs in the other one in a file; what `text` has of them stays.
+    The answer holds the new `text`, in `said` the commands that copy the images, and in `problem` why there is nothing
+    to take over.
     """
-    theirs: dict[str, dict[str, str]] = (yaml.safe_load(source) or {}).get("images") or {}
+    ours, theirs = _repositories(text), _repositories(source)
+    may_stay = {one for one in map(str, own) if ours.get(one)}
     copies, images = [], []
-    for repository in sorted(set(map(str, repositories))):
+    for repository in sorted({*map(str, repositories), *map(str, own)}):
         name = repository.rpartition("/")[2]
         found = [other for other in theirs if other.rpartition("/")[2] == name and theirs[other]]
+        if not found and repository in may_stay:
+            continue
         if len(found) != 1:
             return _no_promotion(
                 text,
@@ -69,6 +74,11 @@ def images_promotion(text: str, source: str, repositories: Iterable[str]) -> dic
             copies.append(f"docker buildx imagetools create {names} {other}@{digest}")
     said = ["Copy the images; they keep their digests:", *copies] if copies else []
     return {"text": images_lock(text, images), "said": "\n".join(said), "problem": ""}
+
+
+def _repositories(text: str) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = (yaml.safe_load(text) or {}).get("images") or {}
+    return found
 
 
 def _no_promotion(text: str, problem: str) -> dict[str, Any]:
