@@ -285,7 +285,12 @@ def test_the_bundled_backend_takes_both_values_after_a_rotation(tmp_path: Path) 
     assert "'secret=backend:/app/config/environments/staging.json#auth.jwtSecret'" in said
     environments.check("staging")
     files = "{{ backend_services.backend.config_files | map(attribute='content') }}"
-    load = [{"hosts": "app", "gather_facts": False, "roles": ["backend"], "tasks": [{"debug": {"msg": files}}]}]
+    tell = [
+        {"import_role": {"name": "database", "tasks_from": "contract.yml"}},
+        {"import_role": {"name": "backend"}},
+        {"debug": {"msg": files}},
+    ]
+    load = [{"hosts": "app", "gather_facts": False, "tasks": tell}]
     playbook = tmp_path / "files.yml"
     playbook.write_text(yaml.safe_dump(load))
     shown = environments.play("staging", "-v", playbook=str(playbook))
