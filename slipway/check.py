@@ -56,6 +56,11 @@ def check(path: Path) -> Checked:
     data = _read(path)
     if isinstance(data, dict) and "app_services" in data:
         data = data["app_services"]
+    elif isinstance(data, dict) and not all(isinstance(body, dict) for body in data.values()):
+        raise UsageError(
+            f"{path} has no app_services, and holds more than services.",
+            "Name the file that has it. Without one an inventory deploys the bundled backend, by the kit's contract.",
+        )
     if _is_template(data):
         raise UsageError(
             f"app_services in {path} is a template, so what it says is not known here.",

@@ -139,6 +139,7 @@ def test_the_contract_that_the_page_writes_in_ten_minutes_is_a_good_one(
     ("text", "sentence"),
     [
         ("a: [", "is not YAML in line 1"),
+        ("backend_image: registry.example/shop/backend", "has no app_services, and holds more than services."),
         ('app_services: "{{ backend_services }}"', "is a template, so what it says is not known here."),
     ],
 )
