@@ -13,7 +13,7 @@ NAMED = $(if $(name),--name $(name))
 
 env ?= local
 
-.PHONY: up down destroy lab lab-down verify test faults bench fresh test-vm docs lock
+.PHONY: up down destroy lab lab-down verify test test-long faults bench fresh test-vm docs lock
 
 up: | root .venv/controller ## turn this machine into a running, verified backend
 	$(PLAY) playbooks/site.yml
@@ -41,8 +41,12 @@ ifdef tests
 	$(AS_ROOT) .venv/bin/pytest $(tests)
 else
 	$(AS_ROOT) .venv/bin/pytest -m core
-	$(AS_ROOT) .venv/bin/pytest -m 'not faults' --numprocesses 2
+	$(AS_ROOT) .venv/bin/pytest -m 'not faults and not long' --numprocesses 2
 endif
+
+test-long: | root .venv/dev ## what make test leaves out: each example deployed, a database host, its upgrade, a hardened host
+	$(PLAY) tests/setup.yml
+	$(AS_ROOT) .venv/bin/pytest -m long --numprocesses 2
 
 faults: | root .venv/dev ## kill, break and starve a deploy under load, in every way that the kit promises to stand
 	$(PLAY) tests/setup.yml

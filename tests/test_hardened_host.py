@@ -27,7 +27,7 @@ PARTS = ["user", "ssh", "firewall", "upgrades", "time", "logs", "hostname", "swa
 CHANGED = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", re.MULTILINE)
 ASK = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=1)"
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.long]
 
 
 @dataclass(frozen=True)

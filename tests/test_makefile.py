@@ -81,7 +81,7 @@ def a_python(checkout: Path, script: str) -> str:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may run a program as another user")
 @pytest.mark.parametrize(
-    "target", ["up", "down", "destroy", "lab", "lab-down", "test", "faults", "bench", "test-vm", "fresh"]
+    "target", ["up", "down", "destroy", "lab", "lab-down", "test", "test-long", "faults", "bench", "test-vm", "fresh"]
 )
 def test_who_is_neither_root_nor_has_sudo_is_told_so(checkout: Path, target: str) -> None:
     identity = shutil.which("id")

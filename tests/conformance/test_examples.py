@@ -11,7 +11,7 @@ import pytest
 from tests.conformance.conftest import System
 from tests.engine.conftest import RefusedError, get
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.long]
 
 Make = Callable[[str], System]
 

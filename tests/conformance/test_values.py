@@ -16,7 +16,7 @@ from tests.conformance.conftest import PREFIX, TOOLS
 from tests.engine.conftest import docker
 from tests.inventory_copies import run, said
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.long]
 
 NASTY = [
     *("it's", 'say "so"', "'", '"', "a\nb", "a\r\nb\n", "\n", "\t x ", " leading", "trailing ", "", "\\n \\ \\\\"),

@@ -14,6 +14,8 @@ from tests.engine import postgres
 from tests.engine.conftest import RefusedError, docker, free_port
 from tests.engine.test_database import NAME, Database
 
+pytestmark = pytest.mark.long
+
 ROWS = 1000
 
 

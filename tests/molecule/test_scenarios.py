@@ -83,6 +83,7 @@ def test_a_bare_debian_12_without_an_init_system_becomes_a_serving_host_that_sur
     has_each_step_with_nothing_left_to_do(run_scenario("debian12"), wanted, {"debian12-noinit"})
 
 
+@pytest.mark.long
 @pytest.mark.molecule
 def test_two_hosts_share_a_database_that_the_kit_runs() -> None:
     """Its side effects: a deploy, a rotated password, a restart, a password and a version that are refused."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave out what looks at the edge tier where there is none."""
     return True if collection_path.name == "test_tier.py" and not tier() else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what looks at parts of a host that its inventory does not have the kit keep."""
+    items[:] = [item for item in items if (mark := item.get_closest_marker("kept")) is None or _kept(item, mark.args)]
+
+
+def _kept(item: pytest.Item, parts: Sequence[str]) -> bool:
+    """Whether the host of a test has one of these parts kept."""
+    assert isinstance(item, pytest.Function)
+    host = item.callspec.params["_testinfra_host"].backend.host
+    return not set(parts).isdisjoint(RUNNER.inventory["_meta"]["hostvars"].get(host, {}).get("host_parts", []))
 
 
 def tier() -> list[str]:
