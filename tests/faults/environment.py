@@ -25,6 +25,8 @@ KIT = Path(__file__).parents[2]
 NAME = "shop-faults"
 FOLDER = f"/srv/slipway/{NAME}"
 """Where a machine keeps it."""
+TASKS = "/run/containerd/io.containerd.runtime.v2.task/moby"
+"""Where containerd keeps a folder for each container that runs."""
 HOST = "shop.test"
 """The name that the edge answers to."""
 ENTRY = 80
@@ -299,10 +301,14 @@ class Environment:
             return self.routed(on) != release
         return False
 
-    def has_ended(self, release: str, on: Machine | None = None) -> bool:
-        """Whether nothing of a release runs any more."""
+    def containers(self, release: str) -> list[str]:
+        """The containers of a release that run, by their whole ids."""
         label = f"label=org.slipway.release={release}"
-        return not (on or self.machine).docker("ps", "--quiet", "--filter", label)
+        return self.machine.docker("ps", "--quiet", "--no-trunc", "--filter", label).split()
+
+    def have_ended(self, containers: Sequence[str]) -> bool:
+        """Whether none of these runs any more. It asks no daemon, which would answer too late for a short moment."""
+        return not any((self.machine.path(TASKS) / one).exists() for one in containers)
 
     def serves(self, version: str) -> None:
         """AssertionError unless this version serves, is just what its release declares, and nothing was lost."""

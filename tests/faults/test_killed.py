@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,27 @@ pytestmark = pytest.mark.faults
 
 
 @dataclass(frozen=True)
+class Before:
+    """What served before the deploy that is killed."""
+
+    release: str
+    containers: Sequence[str]
+
+    @classmethod
+    def on(cls, shop: Environment) -> Before:
+        """As it is now."""
+        release = shop.current()
+        return cls(release, shop.containers(release))
+
+
+@dataclass(frozen=True)
 class Moment:
     """When something is killed: in a verb of the engine, once something is so."""
 
     verb: str
     version: str = "1.1"
     env: Mapping[str, str] = field(default_factory=dict)
-    is_so: Callable[[Environment, str], bool] = lambda shop, before: True
+    is_so: Callable[[Environment, Before], bool] = lambda shop, before: True
     soak_seconds: int = 1
     serves: tuple[str, ...] = ("1.0",)
     """Which version may answer once it is dead."""
@@ -33,29 +47,30 @@ class Moment:
         )
 
 
-def staging(shop: Environment, _before: str) -> bool:
+def staging(shop: Environment, _before: Before) -> bool:
     """It has the lease, so that there is something to be cut off from."""
     return bool(shop.lease()["caller"])
 
 
-def starting(shop: Environment, _before: str) -> bool:
+def starting(shop: Environment, _before: Before) -> bool:
     """The new release's container is there and has not passed its gate."""
     return len(shop.machine.docker("ps", "--quiet", "--filter", "label=org.slipway.stack=app").split()) > 1
 
 
-def migrating(shop: Environment, _before: str) -> bool:
+def migrating(shop: Environment, _before: Before) -> bool:
     """The migration is at work in a container of its own."""
     return "-once" in shop.machine.docker("ps", "--format", "{{.Names}}")
 
 
-def switched(shop: Environment, before: str) -> bool:
+def switched(shop: Environment, before: Before) -> bool:
     """The edge has moved traffic: it is told where to, and a moment later it goes there."""
-    return shop.has_moved_from(before) and shop.version() != "1.0"
+    return shop.has_moved_from(before.release) and shop.version() != "1.0"
 
 
-def ending(shop: Environment, before: str) -> bool:
-    """The old release has been stopped, and the run is about to end."""
-    return shop.has_moved_from(before) and shop.has_ended(before)
+def ending(shop: Environment, before: Before) -> bool:
+    """The old release has been stopped, and the run is about to end: it has not given its lease up."""
+    moved = shop.has_moved_from(before.release)
+    return moved and shop.have_ended(before.containers) and bool(shop.lease()["caller"])
 
 
 MOMENTS = {
@@ -78,7 +93,7 @@ def cases() -> list[Any]:
 
 @pytest.mark.parametrize("moment", cases())
 def test_the_engine_is_killed_while(moment: Moment, shop: Environment) -> None:
-    before = shop.current()
+    before = Before.on(shop)
     with shop.load() as load:
         running = moment.start(shop)
         shop.machine.kill_engine(moment.verb, lambda: moment.is_so(shop, before))
@@ -94,7 +109,7 @@ def test_the_engine_is_killed_while(moment: Moment, shop: Environment) -> None:
 
 @pytest.mark.parametrize("moment", cases())
 def test_the_controller_is_killed_while_the_host_is(moment: Moment, shop: Environment) -> None:
-    before = shop.current()
+    before = Before.on(shop)
     with shop.load() as load:
         running = moment.start(shop)
         wait_for(
