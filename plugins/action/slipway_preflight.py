@@ -19,6 +19,5 @@ class ActionModule(EngineAction):
     """Looks whether a deploy could go through, and pins its images."""
 
     def call(self, given: Mapping[str, Any]) -> Answer:
-        request = {option: value for option, value in given.items() if option not in ("registries", "warnings")}
-        answer = self.engine("preflight", **request, logins=logins_of(given["registries"]), now=time.time())
-        return {**answer, "msg": " ".join(given["warnings"])} if given["warnings"] else answer
+        request = {option: value for option, value in given.items() if option != "registries"}
+        return self.engine("preflight", **request, logins=logins_of(given["registries"]), now=time.time())

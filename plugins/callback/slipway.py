@@ -68,7 +68,6 @@ SAID_BY = (
     "slipway_drain",
     "slipway_front",
     "slipway_images",
-    "slipway_preflight",
     "slipway_release",
     "slipway_revoke",
     "slipway_rollback",

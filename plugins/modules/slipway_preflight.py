@@ -48,11 +48,6 @@ options:
     suboptions:
       environment: {description: The inventory's C(slipway_environment)., type: str, required: true}
       fingerprint: {description: What the filter C(slipway_owner) makes of its key., type: str, required: true}
-  warnings:
-    description: What the contract allows that is less safe, for this host to say.
-    type: list
-    elements: str
-    default: []
   min_free_mb:
     description: Megabytes that have to be free where images and where releases are kept.
     type: int
@@ -81,10 +76,6 @@ digests:
   description: Service to the digest of its image.
   type: dict
   returned: when the engine is there
-msg:
-  description: The warnings that it was given.
-  type: str
-  returned: when there are any
 current:
   description: The release that serves now.
   type: str
