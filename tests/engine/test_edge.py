@@ -604,9 +604,15 @@ def test_maintenance_answers_503_with_a_page_and_health_still_reaches_the_applic
 ) -> None:
     shop = manifest(port, hosts=["shop.test"])
     edge.apply("shop", site(shop, {"api": [app]}, CLOSED))
-    until(lambda: ask(port, "/orders")[0] == 503, seconds=1)
-    for answer in (ask(port, "/orders"), ask(80, "/orders", host="shop.test"), ask(port, method="POST", body=b"x")):
-        status, headers, body = answer
+    ways: list[dict[str, Any]] = [
+        {"port": port, "path": "/orders"},
+        {"port": 80, "path": "/orders", "host": "shop.test"},
+        {"port": port, "method": "POST", "body": b"x"},
+    ]
+    # What was there before may take a connection yet while it ends.
+    until(lambda: all(ask(**way)[0] == 503 for way in ways), seconds=1)
+    for way in ways:
+        status, headers, body = ask(**way)
         assert (status, headers["retry-after"], headers["cache-control"]) == (503, "120", "no-store")
         assert headers["content-type"] == "text/html; charset=utf-8"
         assert b"The database moves." in body
