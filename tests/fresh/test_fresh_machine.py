@@ -85,7 +85,7 @@ def test_make_up_ends_by_saying_where_it_answers_what_runs_and_what_next(fresh: 
     assert ANSWERS_AT in ending
     assert "sha256:" in ending
     assert "schema 0002" in ending
-    assert re.findall(r"slipway (status|logs -f|rollback) ", ending) == ["status", "logs -f", "rollback"]
+    assert re.findall(r"slipway (status|logs|rollback) --name ", ending) == ["status", "logs", "rollback"]
 
 
 def test_make_up_is_quick_enough(fresh: Fresh, capsys: pytest.CaptureFixture[str]) -> None:
