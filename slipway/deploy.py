@@ -319,12 +319,13 @@ class Deploy:
 
     def _tidy(self, *keep: str) -> None:
         """Remove containers and networks of all releases but those to keep; a way back makes them anew."""
-        # Tidying decides nothing; the next switch tries again.
+        # Tidying decides nothing; the next switch tries again, and what hinders one release keeps no other.
         with suppress(SlipwayError):
             for release_id in {found.release for found in self.daemon.containers(self.store.name)} - set(keep):
-                self.daemon.remove_containers({LABEL_NAME: self.store.name, LABEL_RELEASE: release_id})
-                project = project_of(self.store.name, release_id)
-                self.daemon.remove_networks({LABEL_NAME: self.store.name, LABEL_PROJECT: project})
+                with suppress(SlipwayError):
+                    self.daemon.remove_containers({LABEL_NAME: self.store.name, LABEL_RELEASE: release_id})
+                    project = project_of(self.store.name, release_id)
+                    self.daemon.remove_networks({LABEL_NAME: self.store.name, LABEL_PROJECT: project})
 
     # --- another host failed -------------------------------------------------------------------------------------
 

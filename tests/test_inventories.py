@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,26 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-KIT = Path(__file__).resolve().parents[1]
-TOOLS = Path(sys.executable).parent
+from tests.inventory_copies import KIT, run, said
+
 ENVIRONMENTS = ["development", "staging", "production"]
 DOCUMENTATION = [ipaddress.ip_network(one) for one in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")]
 """RFC 5737."""
-
-
-def run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(TOOLS / tool), *arguments],
-        cwd=KIT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(KIT / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def said(done: subprocess.CompletedProcess[str]) -> str:
-    return " ".join(f"{done.stdout} {done.stderr}".split())
 
 
 def folder(name: str) -> Path:
