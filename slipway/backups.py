@@ -88,7 +88,7 @@ class Backups:
         self.sweep()
         began = time.monotonic()
         at = datetime.now(UTC)
-        backup_id = f"{at:%Y%m%dT%H%M%S}{at.microsecond // 1000:03}Z-{_in_a_name(revision)}"
+        backup_id = f"{at:%Y%m%dT%H%M%S}{at.microsecond // 1000:03}Z-{in_a_name(revision)}"
         taking = self._folder / f"{_TAKING}{backup_id}"
         with self._cleared_away(taking):
             taking.mkdir(mode=0o700)
@@ -107,13 +107,33 @@ class Backups:
                 rows=rows,
                 seconds=round(time.monotonic() - began, 3),
             )
-            with _written(taking / ABOUT_FILE) as file:
-                file.write(msgspec.json.format(msgspec.json.encode(backup), indent=2) + b"\n")
-            _sync_folder(taking)
+            self._describe(taking, backup)
             taking.rename(self._folder / backup_id)
         for folder in (self._folder, self._folder.parent):
             _sync_folder(folder)
         return backup
+
+    @contextmanager
+    def received(self, backup: Backup) -> Iterator[BinaryIO]:
+        """A file to write a backup into that comes from elsewhere; it is kept when it is what was taken, byte for byte.
+
+        Raises :class:`SlipwayError` when it is not.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.sweep()
+        receiving = self._folder / f"{_TAKING}{backup.id}"
+        with self._cleared_away(receiving):
+            receiving.mkdir(mode=0o700)
+            with _written(receiving / BACKUP_FILE) as file:
+                yield file
+            if _sha256(receiving / BACKUP_FILE) != backup.sha256:
+                raise SlipwayError(
+                    f"The backup {backup.id} is damaged: what came from the archive is not what was taken.",
+                    "Choose another one.",
+                )
+            self._describe(receiving, backup)
+            self.remove(backup)
+            receiving.rename(self._folder / backup.id)
 
     def list(self) -> list[Backup]:
         """All backups, newest first."""
@@ -171,6 +191,11 @@ class Backups:
         for left in self._folder.glob(f"{_TAKING}*"):
             shutil.rmtree(left, ignore_errors=True)
 
+    def _describe(self, folder: Path, backup: Backup) -> None:
+        with _written(folder / ABOUT_FILE) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(backup), indent=2) + b"\n")
+        _sync_folder(folder)
+
     @contextmanager
     def _cleared_away(self, taking: Path) -> Iterator[None]:
         """Remove `taking` when what is done here fails, and say so where the reason is a full disk."""
@@ -195,7 +220,11 @@ def compare(then: Mapping[str, int], now: Mapping[str, int]) -> list[Difference]
 
 def age(backup: Backup, now: datetime | None = None) -> str:
     """How old a backup is, in words: `3 hours`."""
-    seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(backup.at)).total_seconds()
+    return span(((now or datetime.now(UTC)) - datetime.fromisoformat(backup.at)).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """A length of time in words: `3 hours`."""
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
             number = int(seconds // length)
@@ -211,7 +240,7 @@ def _is_full(error: BaseException, folder: Path) -> bool:
     return isinstance(error, SlipwayError) and disk.f_bfree * disk.f_frsize < FULL
 
 
-def _in_a_name(revision: str) -> str:
+def in_a_name(revision: str) -> str:
     """The revision as far as it can stand in a folder's name; what it is stands in `backup.json`."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", revision)[:64]
 

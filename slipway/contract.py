@@ -101,6 +101,10 @@ class Backup(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
     """Prints the same object for the live database."""
     restore: list[str]
     """Reads a backup from stdin and puts it in the place of the live database, whole or not at all."""
+    status: list[str] = []
+    """Reads a backup from stdin and prints the revision that it is at as its last line."""
+    anonymise: list[str] = []
+    """Takes out of the live database what nobody may see outside of the environment that it came from."""
 
 
 class Migrate(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
@@ -205,6 +209,8 @@ class Volume(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tr
     gid: int
     read_only: bool = False
     """Whether this service only reads what another one puts there."""
+    backup: bool = False
+    """Whether it goes to the archive. A database is backed up by `migrate.backup`, and not as a volume."""
 
 
 class Resources(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):

@@ -30,9 +30,12 @@ from slipway.release import LABEL_NAME, LABEL_RELEASE, LABEL_STACK, Manifest, Re
 from slipway.revoked import Revocation, Revoked, among, kept_secrets, plan_revocation, way_back
 from slipway.schema import Pending, Schema, Way
 from slipway.status import status
-from slipway.store import Store
+from slipway.store import RESTORING_FILE, Store
 from slipway.switch import MAINTENANCE_FILE, Switch, Traffic, gate_of, stop_release
 from slipway.watch import Soak
+
+BESIDE_A_RESTORE = ("stop", "destroy", "maintenance")
+"""What can be done while data is half restored."""
 
 
 class Run(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -60,8 +63,8 @@ class Deploy:
         self.edge = Edge(store.root)
         self.schema = Schema(store, self.ledger)
         self.revoked = Revoked(store.folder)
-        self._traffic = Traffic(store, self.edge)
-        self._run = run
+        self.traffic = Traffic(store, self.edge)
+        self.run = run
         self._fence = run.fence or 0
 
     # --- hold ------------------------------------------------------------------------------------------------------
@@ -72,9 +75,9 @@ class Deploy:
         A run on several hosts takes it on the first of them before any other, so two runs meet there. It renews it on
         the hosts that wait for their turn.
         """
-        if self._run.check:
+        if self.run.check:
             return {"changed": False}
-        with self._hold("hold", keep=self._run.lease):
+        with self.holding("hold", keep=self.run.lease):
             return {"changed": False, "fence": self._fence}
 
     # --- stage -----------------------------------------------------------------------------------------------------
@@ -103,15 +106,15 @@ class Deploy:
         missing = self._missing(release)
         # What serves while another run has the host may not be what serves after it. Where one broke off, the host is
         # put in order first, also where it got as far as this one would.
-        if not missing and self._serves(manifest) and self.leases.read().run in ("", self._run.run):
+        if not missing and self.serves(manifest) and self.leases.read().run in ("", self.run.run):
             answer = msgspec.to_builtins(status(manifest.name, self.store.root))
             serves = {"serves": True, "status": answer, "current": manifest.id}
             return {"changed": False, "release": manifest.id, "pulled": [], **serves}
         self._refuse_revoked(manifest)
-        if self._run.check:
+        if self.run.check:
             return self._would_stage(release, missing)
-        with self._hold("stage", keep=self._run.lease):
-            with self.ledger.phase(self._entry("stage", manifest)):
+        with self.holding("stage", keep=self.run.lease):
+            with self.ledger.phase(self.entry("stage", manifest)):
                 if missing:
                     self._bring(release, pool, logins)
                 pending = self.schema.plan(manifest) if migrates else []
@@ -123,7 +126,7 @@ class Deploy:
                         "Run it without --limit, or with that host in it.",
                     )
             if migrates and not pending:
-                self.schema.note(manifest, lambda: self._entry("migrate", manifest))
+                self.schema.note(manifest, lambda: self.entry("migrate", manifest))
             return {
                 "changed": bool(missing),
                 "msg": " ".join(one.sentence for one in pending),
@@ -211,19 +214,17 @@ class Deploy:
         `deferred` says that it is for :meth:`activate` to do, with the old release stopped: the database is embedded,
         and the old release cannot share it with a schema that does more than grow.
         """
-        if self._run.check:
+        if self.run.check:
             return {"changed": True, "deferred": False}
         manifest = self.store.manifest(release_id)
-        with self._hold("migrate", keep=self._run.lease):
+        with self.holding("migrate", keep=self.run.lease):
             pending = self.schema.plan(manifest)
             self.schema.refuse(manifest, pending, allow_unsafe=allow_unsafe)
             steps = [step for one in pending for step in one.steps]
-            if self._running() and any(one.embedded and one.verdict != "safe" for one in pending):
+            if self.running() and any(one.embedded and one.verdict != "safe" for one in pending):
                 said = "It does more than add to a database that both releases would share: the old one stops for it."
                 return {"changed": False, "msg": said, "deferred": True, "pending": steps}
-            schema = self.schema.apply(
-                manifest, pending, lambda: self._entry("migrate", manifest), self._still_serves()
-            )
+            schema = self.schema.apply(manifest, pending, lambda: self.entry("migrate", manifest), self._still_serves())
         return {"changed": bool(pending), "deferred": False, "pending": steps, "schema": schema}
 
     # --- activate --------------------------------------------------------------------------------------------------
@@ -238,12 +239,12 @@ class Deploy:
         failed. `schema` is where another host has brought the database that they share. `keep` says that the run ends
         here, where no other host can fail: then :meth:`verify` is part of it.
         """
-        if self._run.check and release_id not in self.store.ids():
+        if self.run.check and release_id not in self.store.ids():
             return {"changed": True, "stop": [], "start": release_id, "previous": self.store.current()}
         manifest = self.store.manifest(release_id)
-        if self._run.check:
+        if self.run.check:
             return self._say(self._plan(manifest), release_id)
-        with self._hold("activate", keep=self._run.lease if keep is None else 0.0):
+        with self.holding("activate", keep=self.run.lease if keep is None else 0.0):
             plan = self._plan(manifest)
             if plan.nothing and (failing := self._gate(manifest).look()):
                 self._clear(manifest, list(failing))
@@ -251,7 +252,8 @@ class Deploy:
             said = self._say(plan, release_id)
             if not plan.nothing:
                 way = self._deferred(manifest) if migrate else None
-                said["unavailable_ms"] = self._switch("activate", manifest, plan, terms, way, schema=schema)
+                entry = self.switch("activate", manifest, plan, terms, way, schema=schema)
+                said["unavailable_ms"] = entry.unavailable_ms
                 said["msg"] = _missed(said["unavailable_ms"])
             if keep is not None:
                 said |= self._end(manifest, keep)
@@ -269,11 +271,11 @@ class Deploy:
         stands = "The old release was stopped for it."
 
         def there() -> str:
-            return self.schema.apply(manifest, pending, lambda: self._entry("migrate", manifest), stands)
+            return self.schema.apply(manifest, pending, lambda: self.entry("migrate", manifest), stands)
 
-        return Way(there, lambda: self.schema.take_back(manifest, self._run.run))
+        return Way(there, lambda: self.schema.take_back(manifest, self.run.run))
 
-    def _switch(
+    def switch(
         self,
         phase: Phase,
         manifest: Manifest,
@@ -283,10 +285,13 @@ class Deploy:
         *,
         schema: str = "",
         reason: str = "",
-    ) -> int | None:
-        self._need_edge(manifest)
-        entry = self._entry(phase, manifest)
-        entry.reason = reason
+        backup: str = "",
+        data_age: float = 0.0,
+    ) -> Entry:
+        """Make a release serve by its plan (:class:`slipway.switch.Switch`); what the ledger has of it."""
+        self.need_edge(manifest)
+        entry = self.entry(phase, manifest)
+        entry.reason, entry.backup, entry.data_age = reason, backup, data_age
         # Where the schema stays, unless the switch has to move it.
         entry.schema_after = schema or self.ledger.schema()
         with self.ledger.phase(entry):
@@ -300,9 +305,10 @@ class Deploy:
                 way=way,
                 tidy=lambda: self._tidy(manifest.id, entry.previous),
             ).run(terms)
-        return entry.unavailable_ms
+        return entry
 
-    def _need_edge(self, manifest: Manifest) -> None:
+    def need_edge(self, manifest: Manifest) -> None:
+        """Raise :class:`PreflightError` where nothing could send traffic to a release that answers."""
         if any(spec.port for spec in manifest.services.values()) and not self.edge.exists():
             raise PreflightError(
                 "There is no edge on this host that could send traffic to a release.",
@@ -335,13 +341,14 @@ class Deploy:
         The database stays where the migration has brought it, since the hosts that were not switched share it. A host
         on which nothing served before keeps the release: there is nothing to return to.
         """
-        with self._hold("return"):
+        with self.holding("return"):
             here = self.store.current()
             if here != release_id or previous in ("", release_id):
                 return {"changed": False, "release": here}
             manifest = self.store.manifest(previous)
             said = self._say(self._plan(manifest), previous)
-            said["unavailable_ms"] = self._switch("return", manifest, self._plan(manifest), Soak(), None, reason=reason)
+            entry = self.switch("return", manifest, self._plan(manifest), Soak(), None, reason=reason)
+            said["unavailable_ms"] = entry.unavailable_ms
             return {**said, "release": previous, "msg": f"{previous} serves again."}
 
     # --- verify ----------------------------------------------------------------------------------------------------
@@ -349,10 +356,10 @@ class Deploy:
     def verify(self, release_id: str, *, keep: int) -> dict[str, Any]:
         """Check that the release serves as declared, forget what is older than the newest `keep` good releases, and
         give up the lease: the run is over."""
-        if self._run.check:
+        if self.run.check:
             return {"changed": False}
         manifest = self.store.manifest(release_id)
-        with self._hold("verify"):
+        with self.holding("verify"):
             return {"changed": False, **self._end(manifest, keep)}
 
     def _end(self, manifest: Manifest, keep: int) -> dict[str, Any]:
@@ -375,7 +382,7 @@ class Deploy:
     def _complaint(self, manifest: Manifest) -> str:
         if (current := self.store.current()) != manifest.id:
             return f"release {current} is current and not {manifest.id}"
-        if not self._traffic.goes_to(manifest):
+        if not self.traffic.goes_to(manifest):
             return f"the edge sends traffic to {self.edge.release(manifest.name) or 'none'} or on other terms"
         gate = self._gate(manifest)
         images = {one.name: manifest.images[one.service] for one in instances(manifest.services)}
@@ -406,11 +413,11 @@ class Deploy:
         """
         current = self.store.current()
         wanted = self._target(release_id)
-        if self._run.check:
+        if self.run.check:
             back = way_back(self.store, wanted, self.revoked)
             tell(back.said)
             return {**self._say(self._plan(back.manifest), back.manifest.id), **back.answer, "previous": current}
-        with self._hold("rollback"):
+        with self.holding("rollback"):
             back = way_back(self.store, wanted, self.revoked)
             target = back.manifest
             tell(back.said)
@@ -422,7 +429,8 @@ class Deploy:
             plan = self._plan(target)
             said = self._say(plan, target.id)
             if not plan.nothing:
-                said["unavailable_ms"] = self._switch("rollback", target, plan, terms, way, reason=back.reason)
+                entry = self.switch("rollback", target, plan, terms, way, reason=back.reason)
+                said["unavailable_ms"] = entry.unavailable_ms
         return {**said, **back.answer, "previous": current}
 
     def _have_images(self, manifest: Manifest) -> None:
@@ -442,7 +450,7 @@ class Deploy:
         current = self.store.current()
         here = set(self.store.ids())
         # A current release that does not run is one to go back to as well.
-        serving = current if current in here and self._serves(self.store.manifest(current)) else None
+        serving = current if current in here and self.serves(self.store.manifest(current)) else None
         good = [release for release in self.ledger.good_releases() if release != serving and release in here]
         chosen = [release for release in good if release.startswith(release_id)]
         if not chosen:
@@ -459,22 +467,22 @@ class Deploy:
 
     def stop(self) -> dict[str, Any]:
         """Stop what runs; data, releases and `current` stay, so that the next deploy starts it again."""
-        running = self._running()
-        if not running or self._run.check:
+        running = self.running()
+        if not running or self.run.check:
             return {"changed": bool(running), "stop": sorted(running)}
-        with self._hold("stop"):
+        with self.holding("stop"):
             self.edge.remove(self.store.name)
             for release_id in sorted(running):
-                with self.ledger.phase(self._entry("stop", release_id)):
+                with self.ledger.phase(self.entry("stop", release_id)):
                     stop_release(self.store, self.daemon, release_id)
         return {"changed": True, "stop": sorted(running)}
 
     def destroy(self) -> dict[str, Any]:
         """Remove the environment from this host: containers, networks, volumes with their data, releases, ledger."""
         ids = self.store.ids()
-        if not self.store.folder.exists() or self._run.check:
+        if not self.store.folder.exists() or self.run.check:
             return {"changed": self.store.folder.exists(), "removed": ids}
-        with self._hold("destroy"):
+        with self.holding("destroy"):
             self.edge.remove(self.store.name)
             mine = {LABEL_NAME: self.store.name}
             self.daemon.remove_containers(mine)
@@ -494,22 +502,38 @@ class Deploy:
             )
         manifest = self.store.manifest(current)
         path = self.store.folder / MAINTENANCE_FILE
-        changed = path.exists() != bool(wanted) or not self._traffic.goes_to(manifest)
-        if not changed or self._run.check:
+        changed = path.exists() != bool(wanted) or not self.traffic.goes_to(manifest)
+        if not changed or self.run.check:
             return {"changed": changed}
-        self._need_edge(manifest)
-        with self._hold("maintenance"):
+        self.need_edge(manifest)
+        with self.holding("maintenance"):
             if wanted:
-                beside = path.with_name(f".{MAINTENANCE_FILE}")
-                beside.write_bytes(msgspec.json.encode(wanted))
-                beside.replace(path)
+                self.keep_out(manifest, wanted)
             else:
-                path.unlink(missing_ok=True)
-            self._traffic.send_to(manifest)
-            entry = self._entry("maintenance", manifest.id)
+                self.let_in(manifest)
+            entry = self.entry("maintenance", manifest.id)
             entry.reason = f"on: {wanted.reason}" if wanted else "off"
             self.ledger.append(entry)
         return {"changed": True}
+
+    def keep_out(self, manifest: Manifest, told: Maintenance) -> None:
+        """Have the edge answer users with a page. The caller holds the environment."""
+        path = self.store.folder / MAINTENANCE_FILE
+        beside = path.with_name(f".{MAINTENANCE_FILE}")
+        beside.write_bytes(msgspec.json.encode(told))
+        beside.replace(path)
+        self.traffic.send_to(manifest)
+
+    def let_in(self, manifest: Manifest) -> None:
+        """Have the release answer users again. The caller holds the environment."""
+        (self.store.folder / MAINTENANCE_FILE).unlink(missing_ok=True)
+        self.traffic.send_to(manifest)
+
+    def bring_up(self, manifest: Manifest) -> None:
+        """Start a release that was stopped, and wait for its gate. The caller holds the environment."""
+        settle(self.store.root, self.store.path(manifest.id), manifest.project, self.daemon)
+        self.store.project(manifest).start()
+        self._gate(manifest).wait()
 
     # --- secrets ---------------------------------------------------------------------------------------------------
 
@@ -519,18 +543,18 @@ class Deploy:
         The answer names, for each secret, the releases that hold a value which is marked now.
         """
         plan, answer = self._revocation(secrets)
-        if not plan or self._run.check:
+        if not plan or self.run.check:
             return answer
-        with self._hold("revoke"):
+        with self.holding("revoke"):
             # What is current may have changed while this call waited for the lock.
             plan, answer = self._revocation(secrets)
             now = datetime.now(UTC).isoformat(timespec="seconds")
             self.revoked.add(
-                Revocation(secret=name, fingerprint=value, at=now, by=self._run.by, reason=reason)
+                Revocation(secret=name, fingerprint=value, at=now, by=self.run.by, reason=reason)
                 for name, values in plan.items()
                 for value in values
             )
-            entry = self._entry("revoke", self.store.current() or "")
+            entry = self.entry("revoke", self.store.current() or "")
             entry.reason = f"{', '.join(plan)}: {reason}"
             self.ledger.append(entry)
         return answer
@@ -546,7 +570,7 @@ class Deploy:
             )
         plan = plan_revocation(secrets, today=kept[current], kept=kept.values(), revoked=self.revoked)
         where = {name: [one for one in kept if among(kept[one], values)] for name, values in plan.items()}
-        done = "Would be revoked" if self._run.check else "Revoked"
+        done = "Would be revoked" if self.run.check else "Revoked"
         said = [
             f"{done}: {name} as it is in {', '.join(ids)}. A rollback there uses today's value."
             for name, ids in where.items()
@@ -559,24 +583,26 @@ class Deploy:
         """Take the lease away from whoever has it; the answer is what it was."""
         with self.store.lock():
             lease = self.leases.free()
-            entry = self._entry("lease", self.store.current() or "")
+            entry = self.entry("lease", self.store.current() or "")
             entry.reason = f"taken from {lease.by} (run {lease.run}): {reason}"
             self.ledger.append(entry)
         return lease
 
     @contextmanager
-    def _hold(self, what: str, *, keep: float = 0.0) -> Iterator[None]:
+    def holding(self, what: str, *, keep: float = 0.0) -> Iterator[None]:
         """Hold the environment for one call; after it the run keeps the lease for `keep` seconds.
 
         A call that fails gives the lease up: the run is over on this host.
         """
         self._await_others()
         with self.store.lock():
-            left = self.leases.enter(run=self._run.run, by=self._run.by, what=what, fence=self._run.fence)
+            left = self.leases.enter(run=self.run.run, by=self.run.by, what=what, fence=self.run.fence)
             self._fence = self.leases.read().fence
             try:
                 if left:
                     self._recover(left)
+                if what not in ("restore", *BESIDE_A_RESTORE):
+                    self._refuse_half_restored()
                 yield
             except BaseException:
                 # What went wrong counts, not that a full disk or a removed folder takes no note of it.
@@ -588,9 +614,21 @@ class Deploy:
             elif self.store.folder.exists():
                 self.leases.free()
 
+    def _refuse_half_restored(self) -> None:
+        path = self.store.folder / RESTORING_FILE
+        if not path.exists():
+            return
+        backup = msgspec.json.decode(path.read_bytes())["backup"]
+        raise PreflightError(
+            f"A restore of {self.store.name} to the backup {backup} was begun and has not ended, so its data may be "
+            "half of what it was and half of what it is to be.",
+            f"End it: slipway restore --name {self.store.name} --backup {backup} --confirm-data-loss {backup}, or "
+            "playbooks/restore.yml where it has several hosts.",
+        )
+
     def _await_others(self) -> None:
-        deadline = time.monotonic() + self._run.wait
-        while (held := self.leases.read()).run not in ("", self._run.run) and not held.over:
+        deadline = time.monotonic() + self.run.wait
+        while (held := self.leases.read()).run not in ("", self.run.run) and not held.over:
             if time.monotonic() >= deadline:
                 raise HeldError(held)
             time.sleep(0.25)
@@ -607,7 +645,7 @@ class Deploy:
         finished: list[tuple[str, Result, str]] = [(plan.point, "good", "it was finished")] if plan.point else []
         nothing: tuple[str, Result, str] = (self.store.current() or "", "failed", "nothing of it had to be undone")
         for release_id, result, done in [*finished, *undone] or [nothing]:
-            entry = self._entry("recover", release_id)
+            entry = self.entry("recover", release_id)
             entry.result = result
             entry.reason = f"{left.by} (run {left.run}) was cut off while doing {left.what}; {done}."
             entry.schema_after = self.ledger.schema()
@@ -618,32 +656,33 @@ class Deploy:
     def _plan(self, manifest: Manifest) -> Activation:
         containers = {one.name for one in instances(manifest.services)}
         return plan_activation(
-            manifest.id, containers=containers, routed=self._traffic.goes_to(manifest), have=self._have()
+            manifest.id, containers=containers, routed=self.traffic.goes_to(manifest), have=self._have()
         )
 
     def _have(self) -> Have:
-        running = {release: {one.service for one in found} for release, found in self._running().items()}
+        running = {release: {one.service for one in found} for release, found in self.running().items()}
         return Have(current=self.store.current(), edge=self.edge.release(self.store.name), running=running)
 
-    def _running(self) -> dict[str, list[Container]]:
+    def running(self) -> dict[str, list[Container]]:
         found: dict[str, list[Container]] = {}
         for container in self.daemon.containers(self.store.name):
             if not container.one_off and container.state in ("running", "restarting"):
                 found.setdefault(container.release, []).append(container)
         return found
 
-    def _serves(self, manifest: Manifest) -> bool:
+    def serves(self, manifest: Manifest) -> bool:
+        """Whether a release serves as declared."""
         return not self._complaint(manifest) and self._plan(manifest).nothing
 
     def _still_serves(self) -> str:
         current = self.store.current()
         return f"The release {current} still serves." if current else "No release has served before."
 
-    def _entry(self, phase: Phase, release: Manifest | str) -> Entry:
+    def entry(self, phase: Phase, release: Manifest | str) -> Entry:
         manifest = release if isinstance(release, Manifest) else None
         return Entry(
-            run=self._run.run,
-            by=self._run.by,
+            run=self.run.run,
+            by=self.run.by,
             fence=self._fence,
             phase=phase,
             release=manifest.id if manifest else str(release),

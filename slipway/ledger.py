@@ -19,9 +19,21 @@ import msgspec
 from slipway.errors import SlipwayError
 
 Phase = Literal[
-    "stage", "migrate", "activate", "return", "rollback", "recover", "stop", "maintenance", "lease", "revoke"
+    "stage",
+    "migrate",
+    "activate",
+    "return",
+    "rollback",
+    "recover",
+    "stop",
+    "maintenance",
+    "lease",
+    "revoke",
+    "backup",
+    "drill",
+    "restore",
 ]
-SERVING: tuple[Phase, ...] = ("activate", "return", "rollback", "recover")
+SERVING: tuple[Phase, ...] = ("activate", "return", "rollback", "recover", "restore")
 """Phases after which, when they end well, a release serves."""
 Result = Literal["good", "failed", "returned"]
 
@@ -51,7 +63,9 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     schema_before: str = ""
     schema_after: str = ""
     backup: str = ""
-    """The verified backup that was taken before."""
+    """The verified backup that was taken before; of a backup, a drill or a restore, that which it is about."""
+    data_age: float = 0.0
+    """Of a drill or a restore: how old the data was, in seconds."""
     reason: str = ""
 
 

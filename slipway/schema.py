@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import msgspec
 
 from slipway import once, safety
 from slipway.backups import Backup, Backups, age, compare
+from slipway.contract import Backup as Commands
 from slipway.contract import Migrate
 from slipway.errors import CommandError, PreflightError, UnhealthyError
 from slipway.ledger import Entry, Ledger
@@ -239,30 +240,53 @@ class Schema:
                 details=self._store.project(manifest).redacted(said),
             )
 
-    def back_up(self, manifest: Manifest, service: str, revision: str) -> Backup:
-        """Take a backup and verify it: restored to a scratch database, opened, counted."""
-        contract = _contract(manifest, service)
-        commands = contract.backup
-        if commands is None or commands == "none":
-            raise PreflightError(
-                f"The contract of {service} says no way to back its database up.",
-                f"State the commands in app_services.{service}.migrate.backup.",
-            )
-        project = self._store.project(manifest)
+    def back_up(self, manifest: Manifest, service: str, revision: str, backups: Backups | None = None) -> Backup:
+        """Take a backup and verify it: restored to a scratch database, opened, counted.
+
+        It goes to `backups`, or where those before migrations are. Raises :class:`UnhealthyError`.
+        """
+        contract, commands = _contract(manifest, service), _backup(manifest, service)
         try:
-            return self.backups.take(
+            return (backups or self.backups).take(
                 release=self._store.current() or manifest.id,
                 revision=revision,
                 service=service,
-                create=lambda out: project.run_to(service, commands.create, contract, out),
-                verify=lambda source: _rows(project.run_from(service, commands.verify, contract, source)),
+                create=lambda out: self._store.project(manifest).run_to(service, commands.create, contract, out),
+                verify=lambda source: self._verified(manifest, service, source),
             )
         except CommandError as error:
             raise UnhealthyError(
-                f"The backup of {service} before the migration failed: {error.what}",
-                "Nothing was migrated. Mend what its output tells and run the play again.",
+                f"The backup of {service} failed: {error.what}",
+                "Nothing was changed. Mend what its output tells and run this again.",
                 details=error.details,
             ) from error
+
+    def verify(self, manifest: Manifest, service: str, source: BinaryIO) -> dict[str, int]:
+        """Restore a backup to a scratch database; table -> rows there. Raises :class:`UnhealthyError`."""
+        try:
+            return self._verified(manifest, service, source)
+        except CommandError as error:
+            raise UnhealthyError(
+                f"The backup of {service} could not be restored to a scratch database: {error.what}",
+                "Its output is below.",
+                details=error.details,
+            ) from error
+
+    def _verified(self, manifest: Manifest, service: str, source: BinaryIO) -> dict[str, int]:
+        command = _backup(manifest, service).verify
+        return _rows(self._store.project(manifest).run_from(service, command, _contract(manifest, service), source))
+
+    def revision_in(self, manifest: Manifest, service: str, source: BinaryIO) -> str:
+        """The revision that a backup is at; empty where the contract has no command that tells."""
+        contract, command = _contract(manifest, service), _backup(manifest, service).status
+        if not command:
+            return ""
+        with _told(service):
+            return revision_of(self._store.project(manifest).run_from(service, command, contract, source), contract)
+
+    def backed_up(self, manifest: Manifest) -> list[str]:
+        """The services whose database is backed up."""
+        return [name for name, contract in _migrating(manifest) if contract.backup not in (None, "none")]
 
     # --- the way back ----------------------------------------------------------------------------------------------
 
@@ -359,23 +383,30 @@ class Schema:
 
     def count(self, manifest: Manifest, service: str) -> dict[str, int]:
         """Rows of each table of the live database."""
-        commands = _contract(manifest, service).backup
-        if commands is None or commands == "none":
+        if service not in self.backed_up(manifest):
             return {}
-        return _rows(self._run(manifest, service, commands.count))
+        return _rows(self._run(manifest, service, _backup(manifest, service).count))
 
-    def restore(self, manifest: Manifest, service: str, backup: Backup) -> str:
-        """Put a backup in the place of the live database, which nothing may use meanwhile; its revision."""
-        contract = _contract(manifest, service)
-        commands = contract.backup
-        assert commands is not None  # noqa: S101 - it was taken by these commands
-        assert commands != "none"  # noqa: S101
-        with self.backups.open(backup) as source:
+    def restore(self, manifest: Manifest, service: str, backup: Backup, backups: Backups | None = None) -> str:
+        """Put a backup in the place of the live database, which nothing may use meanwhile; its revision.
+
+        It lies among `backups`, or with those before migrations.
+        """
+        command = _backup(manifest, service).restore
+        with (backups or self.backups).open(backup) as source:
             try:
-                self._store.project(manifest).run_from(service, commands.restore, contract, source)
+                self._store.project(manifest).run_from(service, command, _contract(manifest, service), source)
             except CommandError as error:
                 raise _unmoved(service, error) from error
         return backup.revision
+
+    def anonymises(self, manifest: Manifest, service: str) -> bool:
+        """Whether the contract has a command for :meth:`anonymise`."""
+        return bool(_backup(manifest, service).anonymise)
+
+    def anonymise(self, manifest: Manifest, service: str) -> None:
+        """Take out of the live database what nobody may see outside of the environment that it came from."""
+        self._command(manifest, service, _backup(manifest, service).anonymise)
 
     # --- how -------------------------------------------------------------------------------------------------------
 
@@ -447,6 +478,17 @@ def _migrating(manifest: Manifest) -> Iterator[tuple[str, Migrate]]:
     for name, spec in manifest.services.items():
         if spec.migrate is not None:
             yield name, spec.migrate
+
+
+def _backup(manifest: Manifest, service: str) -> Commands:
+    """The commands that back up the database of a service. Raises :class:`PreflightError` where there are none."""
+    commands = _contract(manifest, service).backup
+    if commands is None or commands == "none":
+        raise PreflightError(
+            f"The contract of {service} says no way to back its database up.",
+            f"State the commands in app_services.{service}.migrate.backup.",
+        )
+    return commands
 
 
 def _contract(manifest: Manifest, service: str) -> Migrate:

@@ -39,6 +39,8 @@ LOCK_PATIENCE = 10.0
 
 SUMS_FILE = "sums.json"
 """Beside the files of a release: their path -> SHA-256, in hex. Only for root, since a short secret can be guessed."""
+RESTORING_FILE = "restoring.json"
+"""In the environment's folder while data is being restored (`slipway.archive.restore`)."""
 HOST_ENV_FILE = ".env"
 HOST_FILES = frozenset({SUMS_FILE, HOST_ENV_FILE})
 """Files of a release folder that belong to the host and not to the release."""

@@ -172,7 +172,7 @@ class Switch:
         settle(self._store.root, self._store.path(self._manifest.id), self._manifest.project, self._daemon)
         # Made before the old ones stop, so that they are missed for as short as can be.
         project.create()
-        self._edge.hold(self._manifest.name)
+        self._hold_requests()
         for old in self._plan.stop:
             stop_release(self._store, self._daemon, old)
         self._moved = True
@@ -191,10 +191,15 @@ class Switch:
             # Made before the old ones stop, so that they are missed for the length of a start and no longer.
             project.create()
             if any(manifest.services[name].port for name in rest):
-                self._edge.hold(manifest.name)
+                self._hold_requests()
             for old in self._plan.stop:
                 self._stop_singletons(old, rest)
             self._start_in_turn(rest)
+
+    def _hold_requests(self) -> None:
+        """Have them wait; but whoever is kept out is told so."""
+        if self._traffic.maintenance() is None:
+            self._edge.hold(self._manifest.name)
 
     def _start_in_turn(self, services: Collection[str]) -> None:
         """Start these services, each when those it needs have passed the gate."""

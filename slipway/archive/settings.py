@@ -1,0 +1,187 @@
+"""What an environment's host knows of its archive.
+
+/srv/slipway/<name>/archive/    0700 root
+    archive.json                where it is, and what is kept; no secret
+    password, ssh_key, …        0400, what opens it
+    outgoing/                   what a backup that is under way is made of
+    lock                        held by the kernel for the length of one backup or drill
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from slipway.archive.restic import Restic, secret_files, shown
+from slipway.archive.target import Target, problems
+from slipway.errors import PreflightError, UsageError
+from slipway.store import ROOT, Store, hold
+
+FOLDER = "archive"
+SETTINGS_FILE = "archive.json"
+KEEP = {"last": 3, "daily": 7, "weekly": 5, "monthly": 12}
+SPANS = frozenset({"last", "hourly", "daily", "weekly", "monthly", "yearly"})
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What `archive.json` says."""
+
+    url: str
+    region: str = ""
+    host: str
+    """What this host is called in the inventory."""
+    leads: bool = True
+    """Whether it is the one that backs up the database, where several hosts share one."""
+    hosts: int = 1
+    """App hosts that the environment has."""
+    keep: dict[str, int] = msgspec.field(default_factory=lambda: dict(KEEP))
+    """Of each host: span (`daily`, `weekly`, …) -> how many backups stay."""
+    drill_days: float = 30.0
+    """A drill older than that is told in the status; 0 never."""
+    hours: float = 25.0
+    """A backup older than that is told in the status; 0 never."""
+
+
+class ArchiveRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What `slipway archive --json` reads."""
+
+    name: str
+    target: Target | None = None
+    """None forgets how to reach it; what lies there stays."""
+    host: str = ""
+    leads: bool = True
+    hosts: int = 1
+    keep: dict[str, int] = msgspec.field(default_factory=dict)
+    drill_days: float = 30.0
+    hours: float = 25.0
+    check: bool = False
+
+
+def declare(request: ArchiveRequest, root: Path = ROOT) -> dict[str, Any]:
+    """Have the host know its archive, and the archive be there. Raises :class:`SlipwayError`; then all is as it was."""
+    archive = Archive(Store(request.name, root))
+    if request.target is None:
+        there = archive.exists()
+        if there and not request.check:
+            archive.forget()
+        return {"changed": there, "msg": "No longer backed up; what lies at the target stays." if there else ""}
+    if wrong := problems(request.target):
+        raise UsageError(wrong[0], " ".join(wrong[1:]) or "Correct that, and run the play again.")
+    if unknown := sorted(request.keep.keys() - SPANS) or [key for key, number in request.keep.items() if number < 1]:
+        raise UsageError(
+            f"backup_keep has {unknown[0]}, which cannot be kept.",
+            f"Use {', '.join(sorted(SPANS))}, each with a number from 1 on.",
+        )
+    settings = Settings(
+        url=request.target.url,
+        region=request.target.region,
+        host=request.host,
+        leads=request.leads,
+        hosts=request.hosts,
+        keep=request.keep or dict(KEEP),
+        drill_days=request.drill_days,
+        hours=request.hours,
+    )
+    wanted = {SETTINGS_FILE: msgspec.json.format(msgspec.json.encode(settings)).decode() + "\n"}
+    return archive.settle(wanted | secret_files(request.target), settings, check=request.check)
+
+
+class Archive:
+    """The archive of an environment as its host knows it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.folder = store.folder / FOLDER
+
+    def exists(self) -> bool:
+        """Whether this host backs the environment up."""
+        return (self.folder / SETTINGS_FILE).exists()
+
+    @property
+    def settings(self) -> Settings:
+        """Raises :class:`PreflightError` where there are none, or none that this version can read."""
+        try:
+            return msgspec.json.decode((self.folder / SETTINGS_FILE).read_bytes(), type=Settings)
+        except FileNotFoundError:
+            raise PreflightError(
+                f"{self.store.name} has no archive: nothing says where its backups go.",
+                "Set backup_target in its inventory, and run playbooks/archive.yml.",
+            ) from None
+        except msgspec.MsgspecError as error:
+            raise PreflightError(
+                f"{self.folder / SETTINGS_FILE} cannot be read: {error}.", "Run playbooks/archive.yml."
+            ) from error
+
+    @property
+    def restic(self) -> Restic:
+        """What lies at its target."""
+        settings = self.settings
+        return Restic(settings.url, self.store.name, self.folder, settings.region)
+
+    def settle(self, wanted: dict[str, str], settings: Settings, *, check: bool) -> dict[str, Any]:
+        """Write what differs, and see that the archive is there and opens; else put back what was there."""
+        have = {name: self._read(name) for name in {*wanted, *self._present()}}
+        differs = sorted(name for name in have if have[name] != wanted.get(name))
+        if check:
+            return {"changed": bool(differs), "msg": _said(differs)}
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with hold(self.folder):
+            try:
+                for name in differs:
+                    self._write(name, wanted.get(name))
+                restic = Restic(settings.url, self.store.name, self.folder, settings.region)
+                made = not restic.ready()
+                if made:
+                    restic.make()
+            except BaseException:
+                for name in differs:
+                    self._write(name, have[name])
+                raise
+        said = [f"Made the archive at {shown(restic.place)}."] if made else []
+        return {"changed": bool(differs or made), "msg": " ".join([*said, _said(differs)]).strip()}
+
+    def forget(self) -> None:
+        """Forget how to reach it."""
+        for name in self._present():
+            (self.folder / name).unlink()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold it for one backup or drill, and let go of locks that killed ones left."""
+        with hold(self.folder):
+            self.restic.unlock()
+            yield
+
+    def _present(self) -> list[str]:
+        if not self.folder.exists():
+            return []
+        return [path.name for path in self.folder.iterdir() if path.is_file() and path.name != "lock"]
+
+    def _read(self, name: str) -> str | None:
+        try:
+            return (self.folder / name).read_text()
+        except FileNotFoundError:
+            return None
+
+    def _write(self, name: str, content: str | None) -> None:
+        path = self.folder / name
+        if content is None:
+            path.unlink(missing_ok=True)
+            return
+        beside = self.folder / f".{name}"
+        beside.unlink(missing_ok=True)
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+        with os.fdopen(handle, "w") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(handle)
+        beside.rename(path)
+
+
+def _said(differs: list[str]) -> str:
+    return f"Written: {', '.join(differs)}." if differs else ""
