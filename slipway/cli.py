@@ -1,7 +1,7 @@
 """The `slipway` program: what an operator types on a host, and what Ansible's modules call.
 
-People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance`, `drain`, `lease` and `db`, and where they
-write a contract `contract check`. The other verbs take one JSON request on stdin and answer with one JSON object
+People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance`, `drain`, `lease`, `db`, `backup`,
+`backups`, `drill` and `restore`, and where they write a contract `contract check`. The other verbs take one JSON request on stdin and answer with one JSON object
 (`slipway.protocol`); they are the same code paths.
 """
 
@@ -144,6 +144,12 @@ def _upgrade(data: bytes, root: Path) -> dict[str, Any]:
     return upgrade.upgrade(protocol.decode_request(data, host.DatabaseRequest), root)
 
 
+def _archive(data: bytes, root: Path) -> dict[str, Any]:
+    from slipway.archive import settings  # noqa: PLC0415 - as above
+
+    return settings.declare(protocol.decode_request(data, settings.ArchiveRequest), root)
+
+
 def _reach(data: bytes, _root: Path) -> dict[str, Any]:
     from slipway.database import reach  # noqa: PLC0415 - as above
 
@@ -172,10 +178,14 @@ HANDLERS: dict[str, Handler] = {
     "database": _database,
     "upgrade": _upgrade,
     "reach": _reach,
+    "archive": _archive,
 }
 
 
 CONTRACT = "say all that is wrong with a contract in a file; exit 1 when something is"
+
+
+ARCHIVE_VERBS = ("backup", "backups", "drill", "restore")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -185,6 +195,7 @@ class _Parser(argparse.ArgumentParser):
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[_Parser]
+    Adder = Callable[[str, str], argparse.ArgumentParser]
 
 
 def _runs(text: str) -> int:
@@ -252,12 +263,32 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--break", dest="broken", action="store_true", help="needs a --reason")
     sub.add_argument("--reason", default="", help="for the ledger")
 
+    _archive_options(people, changing)
     _database_options(people("db", "look into the bundled database of this host"))
     _add_contract(verbs)
     for verb in HANDLERS:
         sub = verbs.add_parser(verb, help=f"for Ansible: {verb}, as JSON from stdin")
         sub.add_argument("--json", action="store_true", required=True, help="request on stdin, answer on stdout")
     return parser
+
+
+def _archive_options(people: Adder, changing: Adder) -> None:
+    changing("backup", "back up the database and the volumes to the archive, now")
+    sub = people("backups", "what the archive has, newest first, and when each was last restored to a scratch database")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub = changing("drill", "restore the newest backup, or a named one, where nobody is served, to see that it can be")
+    sub.add_argument("backup", nargs="?", default="", help="its id; the first digits are enough")
+    sub = changing("restore", "put a backup in the place of the live data; users are kept out meanwhile")
+    which = sub.add_mutually_exclusive_group()
+    which.add_argument("--backup", default="", metavar="ID", help="this one; the first digits are enough")
+    which.add_argument("--to", default="", metavar="TIME", help="the newest from then or before; ISO 8601")
+    which.add_argument("--release", default="", metavar="ID", help="the newest of this release, which serves then")
+    sub.add_argument("--confirm-data-loss", default="", metavar="ID", help="the backup; what was written since is lost")
+    sub.add_argument("--no-keep", action="store_true", help="do not back up what is there now: it is past reading")
+    # For playbooks, where an environment has several hosts or takes the data of another one.
+    for hidden in ("--source", "--as-it-is", "--stay-closed", "--no-database"):
+        sub.add_argument(hidden, action="store_true", help=argparse.SUPPRESS)
+    sub.add_argument("--step", choices=["all", "close", "open"], default="all", help=argparse.SUPPRESS)
 
 
 def _database_options(sub: argparse.ArgumentParser) -> None:
@@ -304,7 +335,7 @@ def _call(options: argparse.Namespace) -> int:
     if options.verb == "contract":
         return _contract(options)
     _need_root()
-    if options.verb in HANDLERS or options.verb in ("rollback", "revoke", "maintenance", "drain"):
+    if options.verb in HANDLERS or options.verb in ("rollback", "revoke", "maintenance", "drain", *ARCHIVE_VERBS):
         # A connection that is lost, or Ctrl-C, half-way through a switch must not leave it half-way.
         for number in (signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -353,6 +384,10 @@ def _people(options: argparse.Namespace) -> int:
             _drain(name, options)
         case "lease":
             _lease(name, options)
+        case "backups":
+            _backups(name, options)
+        case "backup" | "drill" | "restore":
+            _archived(name, options)
         case "db":
             from slipway.database import tools  # noqa: PLC0415 - as above
 
@@ -429,6 +464,23 @@ def _drain(name: str, options: argparse.Namespace) -> None:
     wanted = drained if options.wanted == "on" else None
     answer = Fronts(options.root).drain(name, options.host, wanted, force=options.force, check=options.check)
     _tell(options, answer, answer["msg"])
+
+
+def _backups(name: str, options: argparse.Namespace) -> None:
+    from slipway.archive import commands  # noqa: PLC0415 - as above
+
+    found = commands.all_backups(Store(name, options.root))
+    _say(_json(found) if options.json else commands.backups_text(found))
+
+
+def _archived(name: str, options: argparse.Namespace) -> None:
+    from slipway.archive import commands  # noqa: PLC0415 - as above
+
+    def read(shape: type[commands.Source]) -> commands.Source:
+        return protocol.decode_request(sys.stdin.buffer.read(), shape)
+
+    answer = commands.run(_deploy(name, options), options, read)
+    _tell(options, answer, answer.get("msg", ""))
 
 
 def _lease(name: str, options: argparse.Namespace) -> None:

@@ -190,6 +190,28 @@ def test_a_backup_has_the_rows_of_the_live_database_and_they_are_told_by_name(op
     assert operator.run("backup", "count").stdout == b'{"alembic_version": 1, "documents": 3, "schema_support": 1}\n'
 
 
+def test_a_backup_tells_its_revision_without_being_restored(operator: Operator) -> None:
+    backup = operator.create()
+    at = operator.run("migrate", "status").stdout
+    operator.execute("UPDATE alembic_version SET version_num = '0000'")
+
+    done = operator.run("backup", "status", given=backup)
+    assert (done.stdout, done.stderr) == (at, b"")
+    assert at.strip() not in (b"none", b"0000", b"")
+    assert "no backup that can be used" in operator.refused("status", b"something else")
+
+
+def test_anonymising_leaves_the_documents_and_nothing_of_what_they_said(operator: Operator) -> None:
+    operator.execute("UPDATE documents SET created_by = 'alice' WHERE title = 'number 1'")
+
+    done = operator.run("backup", "anonymise")
+    assert (done.stdout, done.stderr) == (b"anonymised 3 documents\n", b"")
+    assert operator.titles() == {"Document 1", "Document 2", "Document 3"}
+    left = operator.create()
+    assert operator.verify(left) == ROWS
+    assert b"alice" not in left
+
+
 def test_a_restore_brings_back_what_the_backup_has_and_nothing_else(operator: Operator) -> None:
     backup = operator.create()
     operator.execute(

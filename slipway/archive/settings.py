@@ -20,10 +20,16 @@ import msgspec
 from slipway.archive.restic import Restic, secret_files, shown
 from slipway.archive.target import Target, problems
 from slipway.errors import PreflightError, UsageError
+from slipway.schedule import Day, Job, settle
 from slipway.store import ROOT, Store, hold
 
 FOLDER = "archive"
 SETTINGS_FILE = "archive.json"
+KINDS = ("backup", "drill")
+"""Of jobs."""
+PROGRAM = "/usr/local/bin/slipway"
+WAIT = 3600
+"""Seconds that a job waits for a deploy to end."""
 KEEP = {"last": 3, "daily": 7, "weekly": 5, "monthly": 12}
 SPANS = frozenset({"last", "hourly", "daily", "weekly", "monthly", "yearly"})
 
@@ -59,6 +65,11 @@ class ArchiveRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     keep: dict[str, int] = msgspec.field(default_factory=dict)
     drill_days: float = 30.0
     hours: float = 25.0
+    times: list[str] = []
+    """Times of day, `HH:MM`, at which it is backed up."""
+    drill_day: Day | None = None
+    drill_time: str = ""
+    """When its newest backup is restored to scratch databases; never without."""
     check: bool = False
 
 
@@ -67,9 +78,11 @@ def declare(request: ArchiveRequest, root: Path = ROOT) -> dict[str, Any]:
     archive = Archive(Store(request.name, root))
     if request.target is None:
         there = archive.exists()
+        units = settle([], request.name, KINDS, check=request.check)
         if there and not request.check:
             archive.forget()
-        return {"changed": there, "msg": "No longer backed up; what lies at the target stays." if there else ""}
+        changed = bool(there or units)
+        return {"changed": changed, "msg": "No longer backed up; what lies at the target stays." if changed else ""}
     if wrong := problems(request.target):
         raise UsageError(wrong[0], " ".join(wrong[1:]) or "Correct that, and run the play again.")
     if unknown := sorted(request.keep.keys() - SPANS) or [key for key, number in request.keep.items() if number < 1]:
@@ -88,7 +101,25 @@ def declare(request: ArchiveRequest, root: Path = ROOT) -> dict[str, Any]:
         hours=request.hours,
     )
     wanted = {SETTINGS_FILE: msgspec.json.format(msgspec.json.encode(settings)).decode() + "\n"}
-    return archive.settle(wanted | secret_files(request.target), settings, check=request.check)
+    answer = archive.settle(wanted | secret_files(request.target), settings, check=request.check)
+    units = settle(_jobs(request), request.name, KINDS, check=request.check)
+    said = " ".join([answer["msg"], *[f"Scheduled: {', '.join(units)}."] * bool(units)])
+    return {"changed": bool(answer["changed"] or units), "msg": said.strip()}
+
+
+def _jobs(request: ArchiveRequest) -> list[Job]:
+    name = request.name
+    wait = [f"--wait={WAIT}"]
+    jobs = []
+    if request.times:
+        command = [PROGRAM, "backup", "--name", name, *wait]
+        jobs.append(Job(kind="backup", what=f"Back up {name}", command=command, times=request.times))
+    if request.drill_time:
+        command = [PROGRAM, "drill", "--name", name, *wait]
+        times = [request.drill_time]
+        what = f"Restore the newest backup of {name} on trial"
+        jobs.append(Job(kind="drill", what=what, command=command, times=times, day=request.drill_day))
+    return jobs
 
 
 class Archive:

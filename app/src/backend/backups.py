@@ -25,6 +25,9 @@ class Backups(Protocol):
     def verify(self, backup: BinaryIO) -> Rows:
         """The rows of `backup`, restored to a database of its own, which is removed again; raises BackupError."""
 
+    def status(self, backup: BinaryIO) -> str:
+        """The revision that `backup` is at, or an empty string where it was taken before the first one."""
+
     def count(self) -> Rows:
         """The live database's tables; nothing where no one has made it yet."""
 

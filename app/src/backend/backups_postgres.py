@@ -112,6 +112,19 @@ class PostgresBackups:
         """As in Backups. The database of its own is on the same server, so the user needs the right CREATEDB."""
         return asyncio.run(_on(self._url, lambda live: self._verify(live, backup)))
 
+    def status(self, backup: BinaryIO) -> str:
+        """As in Backups. It is read out of the archive, and no database is made for it."""
+        arguments = ["--data-only", f"--table={VERSION_TABLE}", "--file=-"]
+        environ = libpq_environment(self._url)
+        with _program("pg_restore", *arguments, environ=environ, stdin=backup, stdout=subprocess.PIPE) as reading:
+            lines = reading.output.read().decode().splitlines()
+            if reading.wait() != 0:
+                raise not_a_backup(reading.said())
+        # The rows stand between the statement that copies them and a line of two characters.
+        copied = [number for number, line in enumerate(lines) if line.startswith("COPY ")]
+        row = lines[copied[0] + 1] if copied else "\\."
+        return "" if row == "\\." else row
+
     def count(self) -> Rows:
         """As in Backups."""
 

@@ -18,7 +18,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from backend.backups import Rows, failed, not_a_backup, ours
+from backend.backups import VERSION_TABLE, Rows, failed, not_a_backup, ours
 from backend.database import LOCK_TIMEOUT
 from backend.errors import BackupError
 from backend.locks import lock_path
@@ -54,6 +54,12 @@ class SqliteBackups:
         """As in Backups."""
         with self._received(backup) as (_, rows):
             return rows
+
+    def status(self, backup: BinaryIO) -> str:
+        """As in Backups."""
+        with self._received(backup) as (database, rows):
+            found = database.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchone() if rows else None  # noqa: S608 - a constant
+            return str(found[0]) if found else ""
 
     def count(self) -> Rows:
         """As in Backups."""

@@ -78,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     backup = backups.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
     backup.add_parser("create", help="write a backup of the live database to stdout")
     backup.add_parser("verify", help="restore the backup on stdin to a scratch database and print the rows per table")
+    backup.add_parser("status", help="print the revision that the backup on stdin is at, or none")
+    backup.add_parser("anonymise", help="put other texts and names in the place of those in the live database")
     backup.add_parser("count", help="print the rows per table of the live database")
     backup.add_parser("restore", help="put the backup on stdin in the place of the live database")
 
@@ -140,7 +142,8 @@ def _migrate(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _backup(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     # Unlike other verbs it has files and databases of its own to remove.
     signal.signal(signal.SIGTERM, _leave)
-    backups = _backups(config.load(environ).environment.database.url)
+    url = config.load(environ).environment.database.url
+    backups = _backups(url)
     match arguments.verb:
         case "create":
             _refuse_terminal(sys.stdout, "written", "backend backup create > backup")
@@ -153,6 +156,11 @@ def _backup(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         case "verify":
             _refuse_terminal(sys.stdin, "read", "backend backup verify < backup")
             _say(json.dumps(backups.verify(sys.stdin.buffer)))
+        case "status":
+            _refuse_terminal(sys.stdin, "read", "backend backup status < backup")
+            _say(backups.status(sys.stdin.buffer) or "none")
+        case "anonymise":
+            _say(f"anonymised {asyncio.run(_anonymised(url))} documents")
         case "count":
             _say(json.dumps(backups.count()))
         case _:
@@ -160,6 +168,17 @@ def _backup(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
             backups.restore(sys.stdin.buffer)
             _say("restored")
     return 0
+
+
+async def _anonymised(url: str) -> int:
+    from backend import documents  # noqa: PLC0415 - as above
+    from backend.database import Database  # noqa: PLC0415 - as above
+
+    database = Database(url)
+    try:
+        return await documents.anonymise(database)
+    finally:
+        await database.close()
 
 
 def _backups(url: str) -> Backups:

@@ -78,6 +78,22 @@ async def page(database: Database, *, after: int, limit: int) -> tuple[list[List
     return found, found[-1].id if len(rows) > limit else None
 
 
+async def anonymise(database: Database) -> int:
+    """Put other titles, contents and names in the place of those that documents have; how many there are."""
+    async with database.write() as connection:
+        # The schema may be of an older release, whose documents have no author.
+        there = await connection.run_sync(
+            lambda sync: {one["name"] for one in sa.inspect(sync).get_columns(documents.name)}
+        )
+        values: dict[str, Any] = {
+            "title": sa.literal("Document ").concat(sa.cast(documents.c.id, sa.String)),
+            "content": "Its content was taken out.",
+            "created_by": sa.case((documents.c.created_by.is_not(None), "somebody"), else_=None),
+        }
+        changed = sa.update(documents).values({name: value for name, value in values.items() if name in there})
+        return (await connection.execute(changed)).rowcount
+
+
 def _in_utc(row: RowMapping) -> dict[str, Any]:
     created = row["created_at"]
     # SQLite keeps no time zone; everything was written in UTC.

@@ -7,7 +7,7 @@ its volume: `schema`, the revision, and `rows`, a line for each row.
              unhealthy later
     AFTER      seconds from its start until `later`: 3 to a crash, 1 to a failure
     MIGRATION  fails | hangs | hangs once | unsafe | down fails | down hangs
-    BACKUP     fails | hangs | broken | restore fails | restore hangs
+    BACKUP     fails | hangs | broken | restore fails | restore fails once | restore hangs
 
 `/` and every path that is not named tells the state, and so does `/health`, which alone stays as it is when the
 application `fails later`.
@@ -94,10 +94,15 @@ def backup(verb: str) -> None:
         time.sleep(60)
     if BACKUP in ("fails", f"{verb} fails"):
         sys.exit(f"cannot {verb}: {CONFIG}")
+    if f"{verb} fails once" == BACKUP and not (DATA / "failed").exists():
+        (DATA / "failed").touch()
+        sys.exit(f"cannot {verb}: {CONFIG}")
     if verb == "create":
         files = {path.name: path.read_text() if path.exists() else None for path in (SCHEMA, ROWS)}
         packed = gzip.compress(json.dumps(files).encode())
         sys.stdout.buffer.write(packed[: len(packed) // 2] if BACKUP == "broken" else packed)
+    elif verb == "anonymise":
+        put(ROWS, "somebody\n".encode() * len(ROWS.read_text().splitlines()))
     elif verb == "count":
         say(counted(ROWS.read_text() if ROWS.exists() else ""))
     else:
@@ -105,7 +110,9 @@ def backup(verb: str) -> None:
             files = json.loads(gzip.decompress(sys.stdin.buffer.read()))
         except (EOFError, OSError, ValueError) as error:
             sys.exit(f"not a backup: {error}")
-        if verb == "restore":
+        if verb == "status":
+            say(files["schema"] or "none")
+        elif verb == "restore":
             for path in (ROWS, SCHEMA):
                 put(path, files[path.name].encode() if files[path.name] is not None else None)
         else:
