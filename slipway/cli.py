@@ -1,8 +1,8 @@
 """The `slipway` program: what an operator types on a host, and what Ansible's modules call.
 
-People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance`, `drain`, `lease`, `db`, `backup`,
-`backups`, `drill` and `restore`, and where they write a contract `contract check`. The other verbs take one JSON request on stdin and answer with one JSON object
-(`slipway.protocol`); they are the same code paths.
+People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance`, `drain`, `lease`, `db`, `backup`, `backups`,
+`drill` and `restore`, and where they write a contract `contract check`. The other verbs take one JSON request on stdin
+and answer with one JSON object (`slipway.protocol`); they are the same code paths.
 """
 
 from __future__ import annotations
@@ -279,16 +279,15 @@ def _archive_options(people: Adder, changing: Adder) -> None:
     sub = changing("drill", "restore the newest backup, or a named one, where nobody is served, to see that it can be")
     sub.add_argument("backup", nargs="?", default="", help="its id; the first digits are enough")
     sub = changing("restore", "put a backup in the place of the live data; users are kept out meanwhile")
-    which = sub.add_mutually_exclusive_group()
-    which.add_argument("--backup", default="", metavar="ID", help="this one; the first digits are enough")
-    which.add_argument("--to", default="", metavar="TIME", help="the newest from then or before; ISO 8601")
-    which.add_argument("--release", default="", metavar="ID", help="the newest of this release, which serves then")
+    sub.add_argument("--backup", default="", metavar="ID", help="this one; the first digits are enough")
+    sub.add_argument("--to", default="", metavar="TIME", help="the newest from then or before; ISO 8601")
+    sub.add_argument("--release", default="", metavar="ID", help="the newest of this release, which serves then")
     sub.add_argument("--confirm-data-loss", default="", metavar="ID", help="the backup; what was written since is lost")
     sub.add_argument("--no-keep", action="store_true", help="do not back up what is there now: it is past reading")
     # For playbooks, where an environment has several hosts or takes the data of another one.
     for hidden in ("--source", "--as-it-is", "--stay-closed", "--no-database"):
         sub.add_argument(hidden, action="store_true", help=argparse.SUPPRESS)
-    sub.add_argument("--step", choices=["all", "close", "open"], default="all", help=argparse.SUPPRESS)
+    sub.add_argument("--step", choices=["all", "choose", "close", "open"], default="all", help=argparse.SUPPRESS)
 
 
 def _database_options(sub: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from slipway.lease import Lease, Leases
 from slipway.ledger import Entry, Ledger
 from slipway.release import Instance, Manifest, instances
 from slipway.revoked import Revoked, among, kept_secrets
-from slipway.store import ROOT, Store, environments
+from slipway.store import RESTORING_FILE, ROOT, Store, environments
 from slipway.switch import Traffic, gate_of
 
 
@@ -143,8 +143,10 @@ def status(name: str, root: Path = ROOT, *, ask_schema: bool = False) -> Status:
         found.services = {
             one.name: _service(one, manifest, containers.get(one.name)) for one in instances(manifest.services)
         }
-        found.differences = _unfinished(lease) + look(
-            store, daemon, manifest, document, at_work=found.lease is not None, ask_schema=ask_schema
+        found.differences = (
+            _unfinished(lease)
+            + _half_restored(store, found.lease)
+            + look(store, daemon, manifest, document, at_work=found.lease is not None, ask_schema=ask_schema)
         )
     return found
 
@@ -191,6 +193,15 @@ def _unfinished(lease: Lease) -> list[Difference]:
     if not lease.unfinished:
         return []
     return [Difference("lease", f"run {lease.run} of {lease.by}", "ended", f"broke off during {lease.what}")]
+
+
+def _half_restored(store: Store, holder: Holder | None) -> list[Difference]:
+    """A restore that was killed: the data may be half of one state and half of another until it is repeated."""
+    path = store.folder / RESTORING_FILE
+    if holder or not path.exists():
+        return []
+    backup = msgspec.json.decode(path.read_bytes())["backup"]
+    return [Difference("data", f"restore of {backup}", "ended", "broke off")]
 
 
 def history(name: str, root: Path = ROOT) -> list[Run]:

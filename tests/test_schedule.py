@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ DRILL = Job(kind="drill", what="Try a restore of shop", command=["slipway", "dri
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The programs that were started; none is."""
     found: list[list[str]] = []
 
@@ -28,7 +27,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    yield found
+    return found
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def take(deploy: Deploy) -> dict[str, Any]:
         return {"changed": False, "msg": f"Nothing of {manifest.name} is to be backed up on this host."}
     if deploy.run.check:
         return {"changed": True, "msg": f"Would back up {', '.join(what)}."}
-    with archive.held(), deploy.ledger.phase(deploy.entry("backup", manifest.id)) as entry:
+    with deploy.ledger.phase(deploy.entry("backup", manifest.id)) as entry, archive.held():
         about, paths = _gathered(deploy, archive, manifest)
         entry.backup = about.id
         summary = archive.restic.backup(paths, host=settings.host, tags=_tags(about, _size(paths)))

@@ -62,14 +62,18 @@ def _restore(deploy: Deploy, options: argparse.Namespace, read: Callable[[type[S
     if options.source:
         source = read(Source)
         with opened(source.target, source.name) as restic:
-            return Restore(deploy, restic, source.name).run(wanted)
+            return _by(Restore(deploy, restic, source.name), options, wanted)
     archive = Archive(deploy.store)
     if archive.settings.hosts > 1 and not options.json:
         raise UsageError(
             f"{deploy.store.name} has {archive.settings.hosts} app hosts, and all of them have to stop for a restore.",
             "Use playbooks/restore.yml.",
         )
-    return Restore(deploy).run(wanted)
+    return _by(Restore(deploy), options, wanted)
+
+
+def _by(restore: Restore, options: argparse.Namespace, wanted: Wanted) -> dict[str, Any]:
+    return restore.choose(wanted) if options.step == "choose" else restore.run(wanted)
 
 
 def all_backups(store: Store) -> list[Listed]:

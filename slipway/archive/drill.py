@@ -34,7 +34,7 @@ def drill(deploy: Deploy, *, backup: str = "") -> dict[str, Any]:
     if deploy.run.check:
         one = choose(listed(restic, deploy.ledger), backup=backup, host=settings.host)
         return {"changed": True, "msg": f"Would restore {one.id} to scratch databases."}
-    with archive.held(), deploy.ledger.phase(deploy.entry("drill", manifest.id)) as entry:
+    with deploy.ledger.phase(deploy.entry("drill", manifest.id)) as entry, archive.held():
         one = choose(listed(restic, deploy.ledger), backup=backup, host=settings.host)
         entry.backup, entry.data_age = one.id, round(seconds_since(one.at), 3)
         began = time.monotonic()

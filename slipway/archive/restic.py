@@ -144,7 +144,8 @@ class Restic:
         if shutil.which("restic") is None:
             raise PreflightError("There is no restic on this host.", "Run playbooks/archive.yml for it.")
         done = subprocess.run(
-            ["restic", f"--repo={self._repository}", *self._options(), *arguments],
+            # A call that is killed leaves none behind that would go on, and hold the archive.
+            ["setpriv", "--pdeathsig=KILL", "restic", f"--repo={self._repository}", *self._options(), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,

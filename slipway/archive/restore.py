@@ -117,33 +117,26 @@ class Restore:
         """Restore. Raises :class:`PreflightError` where what is lost is not confirmed, with nothing changed, and
         :class:`UnhealthyError` where it failed, with the data and the release of before serving again."""
         deploy = self._deploy
-        current = served(deploy)
-        one = self._chosen(wanted)
-        about = about_of(self._restic, one)
-        target = self._target(current, about) if wanted.release else current
-        databases = about.databases if wanted.database else []
-        self._refuse_unfit(target, databases, wanted)
-        lost = self._lost(target, databases)
+        work = self._chosen(wanted)
+        one = work.one
         if deploy.run.check:
-            return {"changed": True, "backup": one.id, "msg": f"Would restore {one.id}. {lost}".strip()}
-        if wanted.confirmed != one.id:
-            raise PreflightError(
-                f"Restoring {one.id} replaces the data of {deploy.store.name} by what it was "
-                f"{span(seconds_since(one.at))} ago; what was written since is lost.",
-                f"To go on, run it again with confirm_data_loss={one.id}.",
-                details=lost,
-            )
-        deploy.need_edge(target)
+            return {"changed": True, "backup": one.id, "msg": f"Would restore {one.id}. {self._lost(work)}".strip()}
+        deploy.need_edge(work.target)
         with deploy.holding("restore"):
-            self._restore(Work(current, target, one, databases, self._volumes(target, about)), wanted)
+            self._restore(work, wanted)
         return {
             "changed": True,
             "backup": one.id,
-            "release": target.id,
+            "release": work.target.id,
             "data_age": round(seconds_since(one.at), 3),
             "msg": f"{deploy.store.name} has the data of {one.id}: {size_text(one.size)}, "
             f"{span(seconds_since(one.at))} old.",
         }
+
+    def choose(self, wanted: Wanted) -> dict[str, Any]:
+        """Say which backup :meth:`run` would restore, or raise what it would raise before it changes anything."""
+        work = self._chosen(wanted)
+        return {"changed": False, "backup": work.one.id, "at": work.one.at, "volumes": sorted(work.volumes)}
 
     def close(self, backup: str) -> dict[str, Any]:
         """Keep users out and stop what serves, so that a database that hosts share can be replaced."""
@@ -172,7 +165,26 @@ class Restore:
 
     # --- what is chosen, and refused -------------------------------------------------------------------------------
 
-    def _chosen(self, wanted: Wanted) -> Listed:
+    def _chosen(self, wanted: Wanted) -> Work:
+        deploy = self._deploy
+        current = served(deploy)
+        one = self._newest(wanted)
+        about = about_of(self._restic, one)
+        target = self._target(current, about) if wanted.release else current
+        databases = about.databases if wanted.database else []
+        self._refuse_unfit(target, databases, wanted)
+        work = Work(current, target, one, databases, self._volumes(target, about))
+        # Volumes alone go with a database of which it was said.
+        if wanted.database and not deploy.run.check and wanted.confirmed != one.id:
+            raise PreflightError(
+                f"Restoring {one.id} replaces the data of {deploy.store.name} by what it was "
+                f"{span(seconds_since(one.at))} ago; what was written since is lost.",
+                f"To go on, run it again with confirm_data_loss={one.id}.",
+                details=self._lost(work),
+            )
+        return work
+
+    def _newest(self, wanted: Wanted) -> Listed:
         found = listed(self._restic, self._deploy.ledger)
         # Data of another environment comes from whatever host leads there.
         host = "" if self._foreign else self._archive.settings.host
@@ -213,17 +225,17 @@ class Restore:
                 "restore_as_it_is=true.",
             )
 
-    def _lost(self, target: Manifest, databases: list[Backup]) -> str:
+    def _lost(self, work: Work) -> str:
         """What the tables have now and had then, for people."""
         said = []
-        for backup in databases:
+        for backup in work.databases:
             try:
-                now = self._deploy.schema.count(target, backup.service)
+                now = self._deploy.schema.count(work.target, backup.service)
             except SlipwayError as error:
                 said.append(f"The rows of {backup.service} cannot be counted: {error.what}")
                 continue
             said += map(str, compare(backup.rows, now))
-        return "\n".join(said) or "The number of rows is the same in every table." * bool(databases)
+        return "\n".join(said) or "The number of rows is the same in every table." * bool(work.databases)
 
     # --- how -------------------------------------------------------------------------------------------------------
 

@@ -47,9 +47,9 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """App hosts that the environment has."""
     keep: dict[str, int] = msgspec.field(default_factory=lambda: dict(KEEP))
     """Of each host: span (`daily`, `weekly`, …) -> how many backups stay."""
-    drill_days: float = 30.0
+    drill_max_age_days: float = 8.0
     """A drill older than that is told in the status; 0 never."""
-    hours: float = 25.0
+    max_age_hours: float = 25.0
     """A backup older than that is told in the status; 0 never."""
 
 
@@ -63,8 +63,8 @@ class ArchiveRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     leads: bool = True
     hosts: int = 1
     keep: dict[str, int] = msgspec.field(default_factory=dict)
-    drill_days: float = 30.0
-    hours: float = 25.0
+    drill_max_age_days: float = 8.0
+    max_age_hours: float = 25.0
     times: list[str] = []
     """Times of day, `HH:MM`, at which it is backed up."""
     drill_day: Day | None = None
@@ -97,8 +97,8 @@ def declare(request: ArchiveRequest, root: Path = ROOT) -> dict[str, Any]:
         leads=request.leads,
         hosts=request.hosts,
         keep=request.keep or dict(KEEP),
-        drill_days=request.drill_days,
-        hours=request.hours,
+        drill_max_age_days=request.drill_max_age_days,
+        max_age_hours=request.max_age_hours,
     )
     wanted = {SETTINGS_FILE: msgspec.json.format(msgspec.json.encode(settings)).decode() + "\n"}
     answer = archive.settle(wanted | secret_files(request.target), settings, check=request.check)

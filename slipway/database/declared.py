@@ -47,6 +47,8 @@ class Declared(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=
     extensions: list[str] = []
     init_sql: str = ""
     url_scheme: str = "postgresql"
+    backup: Literal["verified", "none"] = "verified"
+    """`none` goes without an archive, also in production; it has to be said."""
     url_options: dict[str, str | int] = {}
     """What the application's driver wants in the URL beside `sslmode` and `sslrootcert`."""
 

@@ -40,7 +40,8 @@ class Shop:
 
     def deploy(self, version: str, **change: Any) -> str:
         migrate = {**self.environment.services("1.0")["app"]["migrate"], "backup": BACKUP}
-        return self.environment.deploy(version, migrate=migrate, volumes=VOLUMES, **change).id
+        deployed = self.environment.deploy(version, migrate=migrate, volumes=VOLUMES, **change)
+        return deployed.id
 
     def declare(self, **change: Any) -> dict[str, Any]:
         target = {"url": str(self.target), "password": PASSWORD, **change.pop("target", {})}
@@ -75,7 +76,7 @@ class Shop:
 
     def backup(self) -> str:
         self.told("backup")
-        return self.newest()["id"]
+        return str(self.newest()["id"])
 
     def newest(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.told("backups", "--json"))[0]
@@ -147,6 +148,7 @@ def test_a_restore_brings_back_rows_and_files_and_lets_users_in_again(shop: Shop
     assert (restored.phase, restored.result, restored.backup) == ("restore", "good", backup)
 
 
+@pytest.mark.long
 def test_a_restore_to_a_time_takes_the_newest_from_before_it(shop: Shop) -> None:
     shop.append("one")
     first = shop.backup()
@@ -159,6 +161,7 @@ def test_a_restore_to_a_time_takes_the_newest_from_before_it(shop: Shop) -> None
     assert "The archive has no backup from 2001" in shop.refused("restore", "--to", "2001-01-01")
 
 
+@pytest.mark.long
 def test_a_restore_to_a_release_has_that_release_serve(shop: Shop) -> None:
     old = shop.environment.current()
     shop.append("one")
@@ -173,6 +176,7 @@ def test_a_restore_to_a_release_has_that_release_serve(shop: Shop) -> None:
     assert (shop.environment.volume() / "schema").read_text() == "0001"
 
 
+@pytest.mark.long
 def test_older_data_is_migrated_to_what_the_release_needs(shop: Shop) -> None:
     shop.append("one")
     backup = shop.backup()
@@ -184,6 +188,7 @@ def test_older_data_is_migrated_to_what_the_release_needs(shop: Shop) -> None:
     assert (shop.environment.volume() / "schema").read_text() == "0002"
 
 
+@pytest.mark.long
 def test_a_restore_that_fails_puts_back_what_was_there(shop: Shop) -> None:
     shop.append("one")
     (shop.uploads / "photo.jpg").write_bytes(b"light")
@@ -200,6 +205,7 @@ def test_a_restore_that_fails_puts_back_what_was_there(shop: Shop) -> None:
     assert not (shop.environment.folder / RESTORING_FILE).exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", ["fetched", "stopped", "replaced"])
 def test_a_restore_that_is_killed_keeps_deploys_away_until_it_is_repeated(shop: Shop, moment: str) -> None:
     shop.append("one")
@@ -242,6 +248,7 @@ def kill_when(shop: Shop, moment: Callable[[], bool], verb: str, *arguments: str
         call.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_a_backup_that_is_killed_is_none_and_the_next_one_goes_through(shop: Shop) -> None:
     shop.append("one")
     (shop.uploads / "large").write_bytes(b"0123456789" * 10_000_000)
@@ -268,13 +275,15 @@ def test_a_damaged_archive_is_found_by_the_drill(shop: Shop) -> None:
     assert not shop.newest()["drilled"]
 
 
+@pytest.mark.long
 def test_a_wrong_password_opens_nothing_and_changes_nothing(shop: Shop) -> None:
     with pytest.raises(Environment.Refused, match="does not open with this password"):
         shop.declare(target={"password": "another-password-for-the-archive"})
     shop.backup()
 
 
-def test_a_target_that_is_gone_or_full_is_a_failed_backup(shop: Shop, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_a_target_that_is_gone_is_a_failed_backup(shop: Shop, tmp_path: Path) -> None:
     shop.append("one")
     shop.target.rename(tmp_path / "moved")
     assert "There is no archive at" in shop.refused("backup")
@@ -283,6 +292,7 @@ def test_a_target_that_is_gone_or_full_is_a_failed_backup(shop: Shop, tmp_path: 
     shop.backup()
 
 
+@pytest.mark.long
 def test_a_full_target_is_told_and_the_older_backups_stay(shop: Shop, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
@@ -301,6 +311,7 @@ def test_a_full_target_is_told_and_the_older_backups_stay(shop: Shop, tmp_path: 
         subprocess.run(["umount", str(small)], check=True)
 
 
+@pytest.mark.long
 def test_old_backups_go_and_the_newest_stay(shop: Shop) -> None:
     shop.declare(keep={"last": 2})
     made = []
@@ -311,6 +322,7 @@ def test_old_backups_go_and_the_newest_stay(shop: Shop) -> None:
     assert [one["id"] for one in json.loads(shop.told("backups", "--json"))] == [made[2], made[1]]
 
 
+@pytest.mark.long
 def test_data_of_another_environment_is_anonymised(shop: Shop, make_environment: Make, tmp_path: Path) -> None:
     shop.append("alice@example.com", "bob@example.com")
     (shop.uploads / "photo.jpg").write_bytes(b"light")
@@ -336,6 +348,7 @@ def test_data_of_another_environment_is_anonymised(shop: Shop, make_environment:
     staging.clear()
 
 
+@pytest.mark.long
 def test_a_contract_that_cannot_anonymise_refuses_foreign_data(
     shop: Shop, make_environment: Make, tmp_path: Path
 ) -> None:
@@ -353,6 +366,7 @@ def test_a_contract_that_cannot_anonymise_refuses_foreign_data(
     staging.clear()
 
 
+@pytest.mark.long
 def test_nothing_secret_shows_anywhere(shop: Shop) -> None:
     shop.append("one")
     backup = shop.backup()
@@ -368,12 +382,14 @@ def test_nothing_secret_shows_anywhere(shop: Shop) -> None:
     assert PASSWORD not in inspected
 
 
+@pytest.mark.long
 def test_what_is_declared_already_changes_nothing(shop: Shop) -> None:
     assert not shop.declare()["changed"]
-    assert shop.declare(drill_days=7)["changed"]
-    assert not shop.declare(drill_days=7)["changed"]
+    assert shop.declare(drill_max_age_days=7)["changed"]
+    assert not shop.declare(drill_max_age_days=7)["changed"]
 
 
+@pytest.mark.long
 def test_a_folder_that_cannot_be_written_to_is_told(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Environment.Refused):
