@@ -1,8 +1,8 @@
 """The `slipway` program: what an operator types on a host, and what Ansible's modules call.
 
-People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance`, `drain`, `lease`, `db`, `backup`, `backups`,
-`drill` and `restore`, and where they write a contract `contract check`. The other verbs take one JSON request on stdin
-and answer with one JSON object (`slipway.protocol`); they are the same code paths.
+People use `status`, `history`, `logs`, `rollback`, `revoke`, `maintenance`, `drain`, `lease`, `db`, `backup`,
+`backups`, `drill` and `restore`, and where they write a contract `contract check`. The other verbs take one JSON
+request on stdin and answer with one JSON object (`slipway.protocol`); they are the same code paths.
 """
 
 from __future__ import annotations

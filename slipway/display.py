@@ -56,6 +56,7 @@ def _notices(found: Status) -> list[str]:
     if lease := found.lease:
         until = f"holds it for {lease.seconds:.0f} s more" if lease.seconds else "is at work now"
         notices.append(f"{lease.by} has the lease (run {lease.run}, {lease.what}) and {until}.")
+    notices += found.warnings
     for release, names in found.revoked.items():
         notices.append(f"{release} holds revoked values of {', '.join(names)}; a rollback there uses today's.")
     return ["\n".join(notices)] if notices else []

@@ -74,6 +74,8 @@ class Status(msgspec.Struct, kw_only=True):
     """What is not as the release declares it."""
     lease: Holder | None = None
     maintenance: Maintenance | None = None
+    warnings: list[str] = []
+    """What is to be known of its backups."""
     revoked: dict[str, list[str]] = {}
     """Release that is kept -> names of its secrets that were revoked: a rollback there uses today's."""
 
@@ -128,6 +130,7 @@ def status(name: str, root: Path = ROOT, *, ask_schema: bool = False) -> Status:
         lease=_holder(lease),
         maintenance=Traffic(store, Edge(root)).maintenance(),
         revoked=_revoked(store),
+        warnings=_warnings(store),
     )
     if (current := store.current()) is None:
         return found
@@ -186,6 +189,14 @@ def _revoked(store: Store) -> dict[str, list[str]]:
     values = revoked.fingerprints()
     found = {release: among(secrets, values) for release, secrets in kept_secrets(store).items()}
     return {release: names for release, names in found.items() if names}
+
+
+def _warnings(store: Store) -> list[str]:
+    if not (store.folder / "archive" / "archive.json").exists():
+        return []
+    from slipway.archive.settings import Archive, warnings  # noqa: PLC0415 - for environments that have one
+
+    return warnings(Archive(store), Ledger(store.folder).entries())
 
 
 def _unfinished(lease: Lease) -> list[Difference]:

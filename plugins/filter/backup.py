@@ -48,8 +48,8 @@ def slipway_backup_problems(url: str, environment: str, database: Mapping[str, A
             return [str(error)]
     elif environment == PRODUCTION and database.get("backup") != "none":
         return [
-            "This is production, and nothing says where its backups go. Set backup_target, and run playbooks/archive.yml; "
-            "or write backup: none in app_database."
+            "This is production, and nothing says where its backups go. Set backup_target, and run "
+            "playbooks/archive.yml; or write backup: none in app_database."
         ]
     return []
 

@@ -17,10 +17,10 @@ options:
     type: str
     required: true
   target:
-    description: Where the archive is, and what opens it. Without it the host forgets its archive; what lies there stays.
+    description: Where the archive is, and what opens it. Without it the host forgets it; what lies there stays.
     type: dict
     suboptions:
-      url: {description: "A folder, C(sftp://user@host/folder), or C(s3://host/bucket/folder).", type: str, required: true}
+      url: {description: "A folder, C(sftp://user@host/folder), C(s3://host/bucket).", type: str, required: true}
       password: {description: Everything is encrypted with it., type: str, required: true}
       access_key: {description: For an S3 store., type: str, default: ""}
       secret_key: {description: For an S3 store., type: str, default: ""}

@@ -10,8 +10,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ import msgspec
 
 from slipway.archive.restic import Restic, secret_files, shown
 from slipway.archive.target import Target, problems
+from slipway.backups import span
 from slipway.errors import PreflightError, UsageError
+from slipway.ledger import Entry
 from slipway.schedule import Day, Job, settle
 from slipway.store import ROOT, Store, hold
 
@@ -212,6 +216,35 @@ class Archive:
             file.flush()
             os.fsync(handle)
         beside.rename(path)
+
+
+def warnings(archive: Archive, entries: Sequence[Entry], now: float | None = None) -> list[str]:
+    """What an operator should know of the backups of an environment that has an archive, a sentence each."""
+    settings, at = archive.settings, time.time() if now is None else now
+    found = []
+    backups = [entry for entry in entries if entry.phase == "backup"]
+    good = [entry for entry in backups if entry.result == "good"]
+    if backups and backups[-1].result != "good":
+        found.append(f"The newest backup failed: {backups[-1].reason}")
+    limit = settings.max_age_hours * 3600
+    if limit and (not good or at - _moment(good[-1]) > limit):
+        found.append(f"The newest backup is {_old(good, at)}.")
+    drills = [entry for entry in entries if entry.phase == "drill"]
+    tried = [entry for entry in drills if entry.result == "good"]
+    if drills and drills[-1].result != "good":
+        found.append(f"The newest drill failed: {drills[-1].reason}")
+    limit = settings.drill_max_age_days * 86400
+    if limit and (not tried or at - _moment(tried[-1]) > limit):
+        found.append(f"The newest drill, which restores a backup on trial, is {_old(tried, at)}.")
+    return found
+
+
+def _old(entries: Sequence[Entry], now: float) -> str:
+    return f"{span(now - _moment(entries[-1]))} old" if entries else "still to come: there was none"
+
+
+def _moment(entry: Entry) -> float:
+    return datetime.fromisoformat(entry.at).timestamp()
 
 
 def _said(differs: list[str]) -> str:

@@ -102,7 +102,7 @@ def backup(verb: str) -> None:
         packed = gzip.compress(json.dumps(files).encode())
         sys.stdout.buffer.write(packed[: len(packed) // 2] if BACKUP == "broken" else packed)
     elif verb == "anonymise":
-        put(ROWS, "somebody\n".encode() * len(ROWS.read_text().splitlines()))
+        put(ROWS, b"somebody\n" * len(ROWS.read_text().splitlines()))
     elif verb == "count":
         say(counted(ROWS.read_text() if ROWS.exists() else ""))
     else:
