@@ -24,6 +24,7 @@ OWN = """\
 ---
 slipway_name: shop-{name}
 slipway_environment: {name}
+app_database: {{backup: none}}
 app_services:
   api:
     image: registry.example/shop/api
