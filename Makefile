@@ -52,7 +52,7 @@ faults: | root .venv/dev ## kill, break and starve a deploy under load, in every
 	$(PLAY) tests/setup.yml
 	$(AS_ROOT) .venv/bin/pytest -m faults $(or $(tests),tests/faults)
 
-bench: | root .venv/dev ## measure, as a table with ratios against bare docker compose (fresh=1, only=here, ssh or fleet)
+bench: | root .venv/dev ## measure, as a table with ratios against bare docker compose (fresh=1, only=here, ssh, fleet or kept)
 	$(PLAY) tests/setup.yml
 	$(AS_ROOT) .venv/bin/python -m tests.bench.bench $(if $(fresh),--fresh) $(if $(only),--only $(only))
 

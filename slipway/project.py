@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 LAST_LINES = "20"
 """Lines of each service that are shown when a release fails."""
+ASIDE = 16
+"""CPU shares of a one-off that what serves comes before; a container has 1024."""
 CLEAR_PATIENCE = 10.0
 """Seconds that a one-off container has to be gone."""
 ERASE_LINE = "\x1b[2K"
@@ -99,16 +101,19 @@ class Project:
         """
         return self._one_off(service, command, migrate)
 
-    def run_to(self, service: str, command: list[str], migrate: Migrate, out: BinaryIO) -> None:
+    def run_to(self, service: str, command: list[str], migrate: Migrate, out: BinaryIO, *, aside: bool = False) -> None:
         """As :meth:`run`, with the command's stdout written byte for byte to the file `out`.
 
-        A full disk is a :class:`CommandError` too: Compose ends when it cannot write on.
+        A full disk is a :class:`CommandError` too: Compose ends when it cannot write on. `aside` has what serves come
+        first.
         """
-        self._one_off(service, command, migrate, stdout=out)
+        self._one_off(service, command, migrate, stdout=out, aside=aside)
 
-    def run_from(self, service: str, command: list[str], migrate: Migrate, source: BinaryIO) -> str:
+    def run_from(
+        self, service: str, command: list[str], migrate: Migrate, source: BinaryIO, *, aside: bool = False
+    ) -> str:
         """As :meth:`run`, with the file `source` as the command's stdin, from where it stands to its end."""
-        return self._one_off(service, command, migrate, stdin=source)
+        return self._one_off(service, command, migrate, stdin=source, aside=aside)
 
     def run_script(self, service: str, command: list[str], migrate: Migrate, script: str) -> str:
         """As :meth:`run`, with a text as the command's stdin."""
@@ -123,12 +128,14 @@ class Project:
         *,
         stdin: BinaryIO | int = subprocess.DEVNULL,
         stdout: BinaryIO | int = subprocess.PIPE,
+        aside: bool = False,
     ) -> str:
         # A name of its own, so that one left by a killed call is found.
         name = f"{self.name}-{service}-once"
         self._clear(name)
         entrypoint = [] if migrate.entrypoint is None else ["--entrypoint", migrate.entrypoint]
-        with _as_one_off(service, self._migrating(service)) as override:
+        more = {"cpu_shares": ASIDE} if aside else {}
+        with _as_one_off(service, self._migrating(service) | more) as override:
             compose = [*self._compose, "--file", override]
             run = ["run", "--rm", "--no-deps", "-T", "--name", name, *entrypoint, service, *command]
             try:

@@ -246,13 +246,16 @@ class Schema:
         It goes to `backups`, or where those before migrations are. Raises :class:`UnhealthyError`.
         """
         contract, commands = _contract(manifest, service), _backup(manifest, service)
+        project = self._store.project(manifest)
+        # A deploy waits for it. One that goes to an archive nobody waits for.
+        aside = backups is not None
         try:
             return (backups or self.backups).take(
                 release=self._store.current() or manifest.id,
                 revision=revision,
                 service=service,
-                create=lambda out: self._store.project(manifest).run_to(service, commands.create, contract, out),
-                verify=lambda source: self._verified(manifest, service, source),
+                create=lambda out: project.run_to(service, commands.create, contract, out, aside=aside),
+                verify=lambda source: self._verified(manifest, service, source, aside=aside),
             )
         except CommandError as error:
             raise UnhealthyError(
@@ -264,7 +267,7 @@ class Schema:
     def verify(self, manifest: Manifest, service: str, source: BinaryIO) -> dict[str, int]:
         """Restore a backup to a scratch database; table -> rows there. Raises :class:`UnhealthyError`."""
         try:
-            return self._verified(manifest, service, source)
+            return self._verified(manifest, service, source, aside=True)
         except CommandError as error:
             raise UnhealthyError(
                 f"The backup of {service} could not be restored to a scratch database: {error.what}",
@@ -272,9 +275,9 @@ class Schema:
                 details=error.details,
             ) from error
 
-    def _verified(self, manifest: Manifest, service: str, source: BinaryIO) -> dict[str, int]:
-        command = _backup(manifest, service).verify
-        return _rows(self._store.project(manifest).run_from(service, command, _contract(manifest, service), source))
+    def _verified(self, manifest: Manifest, service: str, source: BinaryIO, *, aside: bool) -> dict[str, int]:
+        contract, command = _contract(manifest, service), _backup(manifest, service).verify
+        return _rows(self._store.project(manifest).run_from(service, command, contract, source, aside=aside))
 
     def revision_in(self, manifest: Manifest, service: str, source: BinaryIO) -> str:
         """The revision that a backup is at; empty where the contract has no command that tells."""

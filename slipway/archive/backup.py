@@ -11,6 +11,7 @@ and beside it the folders of the volumes.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 OUTGOING = "outgoing"
 ABOUT_FILE = "about.json"
 TAG = "slipway"
+LOWEST = 19
+"""The lowest of priorities."""
 
 
 class About(msgspec.Struct, kw_only=True, frozen=True):
@@ -87,6 +90,7 @@ def take(deploy: Deploy) -> dict[str, Any]:
         return {"changed": False, "msg": f"Nothing of {manifest.name} is to be backed up on this host."}
     if deploy.run.check:
         return {"changed": True, "msg": f"Would back up {', '.join(what)}."}
+    step_aside()
     with deploy.ledger.phase(deploy.entry("backup", manifest.id)) as entry, archive.held():
         about, paths = _gathered(deploy, archive, manifest)
         entry.backup = about.id
@@ -102,6 +106,11 @@ def take(deploy: Deploy) -> dict[str, Any]:
         "msg": f"Backed up {', '.join(what)} as {about.id}: {size_text(summary.total_bytes_processed)}, of which "
         f"{size_text(summary.data_added)} were new.",
     }
+
+
+def step_aside() -> None:
+    """Have what serves come before this process, and before those that it starts."""
+    os.nice(LOWEST)
 
 
 def served(deploy: Deploy) -> Manifest:

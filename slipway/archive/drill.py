@@ -7,7 +7,18 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from slipway.archive.backup import About, Listed, about_of, choose, fetch, listed, seconds_since, served, size_text
+from slipway.archive.backup import (
+    About,
+    Listed,
+    about_of,
+    choose,
+    fetch,
+    listed,
+    seconds_since,
+    served,
+    size_text,
+    step_aside,
+)
 from slipway.archive.restic import Restic
 from slipway.archive.settings import Archive
 from slipway.backups import Backup, Backups, compare
@@ -34,6 +45,7 @@ def drill(deploy: Deploy, *, backup: str = "") -> dict[str, Any]:
     if deploy.run.check:
         one = choose(listed(restic, deploy.ledger), backup=backup, host=settings.host)
         return {"changed": True, "msg": f"Would restore {one.id} to scratch databases."}
+    step_aside()
     with deploy.ledger.phase(deploy.entry("drill", manifest.id)) as entry, archive.held():
         one = choose(listed(restic, deploy.ledger), backup=backup, host=settings.host)
         entry.backup, entry.data_age = one.id, round(seconds_since(one.at), 3)
