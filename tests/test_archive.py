@@ -180,6 +180,7 @@ def entry(phase: Phase, hours: float, result: Result = "good", reason: str = "")
         ([], ["backup is still to come", "drill, which restores a backup on trial, is still to come"]),
         ([entry("backup", 30), entry("drill", 50)], ["The newest backup is 1 day old"]),
         ([entry("backup", 8), entry("drill", 240)], ["is 10 days old"]),
+        ([entry("backup", -48), entry("drill", 50)], ["is dated in the future"]),
         (
             [entry("backup", 20), entry("drill", 50), entry("backup", 1, "failed", "The target is full.")],
             ["The newest backup failed: The target is full."],

@@ -96,7 +96,7 @@ def take(deploy: Deploy) -> dict[str, Any]:
         entry.backup = about.id
         summary = archive.restic.backup(paths, host=settings.host, tags=_tags(about, _size(paths)))
         shutil.rmtree(archive.folder / OUTGOING)
-        archive.restic.forget(settings.keep, host=settings.host)
+        archive.restic.forget(settings.keep, host=settings.host, never=f"id={about.id}")
     return {
         "changed": True,
         "backup": about.id,

@@ -118,9 +118,12 @@ class Restic:
         done = self._told(self._run("snapshots", "--json", "--no-lock", *given), "read")
         return sorted(msgspec.json.decode(done.stdout, type=list[Snapshot]), key=lambda one: one.time)
 
-    def forget(self, keep: Mapping[str, int], *, host: str) -> None:
-        """Let go of a host's snapshots beyond those to keep, and of the data that no snapshot needs."""
-        rules = [f"--keep-{span}={number}" for span, number in keep.items()]
+    def forget(self, keep: Mapping[str, int], *, host: str, never: str) -> None:
+        """Let go of a host's snapshots beyond those to keep, and of the data that no snapshot needs.
+
+        Those with the tag `never` stay: where a clock was set back, the newest is the oldest by its time.
+        """
+        rules = [*(f"--keep-{span}={number}" for span, number in keep.items()), f"--keep-tag={never}"]
         self._told(self._run("forget", "--prune", "--quiet", f"--host={host}", "--group-by=host", *rules), "tidied")
 
     def check(self) -> None:

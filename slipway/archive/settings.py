@@ -34,6 +34,8 @@ KINDS = ("backup", "drill")
 PROGRAM = "/usr/local/bin/slipway"
 WAIT = 3600
 """Seconds that a job waits for a deploy to end."""
+FUTURE = 3600.0
+"""Seconds by which a backup may be younger than the clock says."""
 KEEP = {"last": 3, "daily": 7, "weekly": 5, "monthly": 12}
 SPANS = frozenset({"last", "hourly", "daily", "weekly", "monthly", "yearly"})
 
@@ -229,6 +231,8 @@ def warnings(archive: Archive, entries: Sequence[Entry], now: float | None = Non
     limit = settings.max_age_hours * 3600
     if limit and (not good or at - _moment(good[-1]) > limit):
         found.append(f"The newest backup is {_old(good, at)}.")
+    if good and _moment(good[-1]) > at + FUTURE:
+        found.append("The newest backup is dated in the future: the clock was wrong then, or is now.")
     drills = [entry for entry in entries if entry.phase == "drill"]
     tried = [entry for entry in drills if entry.result == "good"]
     if drills and drills[-1].result != "good":

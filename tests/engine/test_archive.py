@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
@@ -17,7 +20,7 @@ import pytest
 
 from slipway.archive.restore import BEFORE, RESTORED
 from slipway.store import RESTORING_FILE
-from tests.engine.conftest import SECRET, Environment, Make, docker, get
+from tests.engine.conftest import SECRET, Environment, Make, docker, free_port, get
 
 pytestmark = pytest.mark.docker
 
@@ -320,6 +323,142 @@ def test_old_backups_go_and_the_newest_stay(shop: Shop) -> None:
         made.append(shop.backup())
         time.sleep(1.1)
     assert [one["id"] for one in json.loads(shop.told("backups", "--json"))] == [made[2], made[1]]
+
+
+@pytest.mark.long
+def test_where_a_clock_was_set_back_the_backup_that_was_just_taken_stays(shop: Shop) -> None:
+    shop.declare(keep={"last": 1})
+    archive = shop.environment.folder / "archive"
+    repository = f"--repo={shop.target}/{shop.environment.name}"
+    command = ["restic", repository, f"--password-file={archive}/password", "--no-cache"]
+    later = ["--host=app1", "--tag=slipway", "--tag=id=20400101T000000Z", "--time=2040-01-01 00:00:00"]
+    subprocess.run([*command, "backup", "--quiet", *later, str(archive / "archive.json")], check=True)
+    shop.append("one")
+    shop.told("backup")
+    found = [one["id"] for one in json.loads(shop.told("backups", "--json"))]
+    assert found[0] == "20400101T000000Z"
+    assert len(found) == 2
+
+
+class Sftp:
+    """An SSH server on loopback, for the user that runs the tests, which shows nothing but files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        for key in ("host", "user"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
+        (folder / "authorized").write_text((folder / "user.pub").read_text())
+        self.start()
+
+    def start(self) -> None:
+        Path("/run/sshd").mkdir(exist_ok=True)
+        options = {
+            "Port": self.port,
+            "ListenAddress": "127.0.0.1",
+            "HostKey": self.folder / "host",
+            "AuthorizedKeysFile": self.folder / "authorized",
+            "PidFile": "none",
+            "StrictModes": "no",
+            "UsePAM": "no",
+            "PermitRootLogin": "prohibit-password",
+            "PasswordAuthentication": "no",
+            "Subsystem": "sftp internal-sftp",
+            "ForceCommand": "internal-sftp",
+        }
+        words = [f"-o{name}={value}" for name, value in options.items()]
+        self.server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", "/dev/null", *words], start_new_session=True)
+        wait_until(lambda: answers(self.port))
+
+    def end(self) -> None:
+        """End it with the connections that it has: each is a process of its own group."""
+        for process in children(self.server.pid):
+            os.kill(process, signal.SIGKILL)
+        self.server.kill()
+        self.server.wait()
+
+    @property
+    def target(self) -> dict[str, str]:
+        host_key = " ".join((self.folder / "host.pub").read_text().split()[:2])
+        return {
+            "url": f"sftp://root@127.0.0.1:{self.port}{self.folder}/archive",
+            "password": PASSWORD,
+            "ssh_key": (self.folder / "user").read_text(),
+            "known_hosts": f"[127.0.0.1]:{self.port} {host_key}\n",
+        }
+
+
+def children(process: int) -> list[int]:
+    """The processes below one, deepest first."""
+    found = [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return [below for one in found for below in [*children(one), one]]
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def wait_until(moment: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not moment():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def sftp(tmp_path: Path) -> Iterator[Sftp]:
+    folder = tmp_path / "sftp"
+    folder.mkdir()
+    server = Sftp(folder)
+    yield server
+    server.end()
+
+
+@pytest.mark.long
+def test_another_host_keeps_the_archive_over_ssh_and_sees_nothing_of_it(shop: Shop, sftp: Sftp) -> None:
+    shop.declare(target=sftp.target)
+    shop.append("alice@example.com")
+    backup = shop.backup()
+    shop.append("two")
+    shop.told("drill")
+    shop.restore(backup)
+    assert shop.rows() == ["alice@example.com"]
+    kept = [path for path in (sftp.folder / "archive").rglob("*") if path.is_file()]
+    assert kept
+    assert not any(b"alice" in path.read_bytes() for path in kept)
+
+
+@pytest.mark.long
+def test_a_host_with_another_key_is_not_told_anything(shop: Shop, sftp: Sftp, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
+    other = " ".join((tmp_path / "other.pub").read_text().split()[:2])
+    with pytest.raises(Environment.Refused, match="cannot be reached, or does not let this host in"):
+        shop.declare(target={**sftp.target, "known_hosts": f"[127.0.0.1]:{sftp.port} {other}\n"})
+    assert not (sftp.folder / "archive").exists()
+
+
+@pytest.mark.long
+def test_a_target_that_goes_in_the_middle_is_a_failed_backup_and_the_next_one_goes_through(
+    shop: Shop, sftp: Sftp
+) -> None:
+    shop.declare(target=sftp.target)
+    subprocess.run(["dd", "if=/dev/urandom", f"of={shop.uploads}/large", "bs=1M", "count=300"], check=True)
+    data = sftp.folder / "archive" / shop.environment.name / "data"
+    command = shop.environment.command("backup", "--name", shop.environment.name)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as call:
+        # Well into it: 32 MB have arrived.
+        wait_until(lambda: sum(path.stat().st_size for path in data.rglob("*") if path.is_file()) > 32e6)
+        sftp.end()
+        _, told = call.communicate(timeout=120)
+    assert call.returncode == 1
+    assert "cannot be reached" in told
+    assert shop.environment.ledger()[-1].result == "failed"
+    assert "The newest backup failed" in shop.told("status")
+    sftp.start()
+    shop.backup()
+    shop.told("drill")
 
 
 @pytest.mark.long
