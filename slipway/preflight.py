@@ -15,7 +15,7 @@ from slipway.edge import Edge
 from slipway.errors import PreflightError
 from slipway.owner import Owner, refuse_another
 from slipway.registries import Login, Logins
-from slipway.store import ROOT, Store
+from slipway.store import ARCHIVE_FILE, ROOT, Store
 
 MIB = 1024 * 1024
 CLOCK_SECONDS = 60.0
@@ -40,6 +40,8 @@ class PreflightRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
     """Networks of this host that services join."""
     logins: dict[str, Login] = {}
     min_free_mb: int
+    archive: bool = False
+    """Whether the inventory says that this host backs the environment up."""
     now: float | None = None
     """What the controller's clock says: seconds since 1970."""
     owner: Owner | None = None
@@ -61,6 +63,11 @@ def preflight(request: PreflightRequest, root: Path = ROOT) -> dict[str, Any]:
     _disk(root, request.min_free_mb)
     if request.owner:
         refuse_another(store, request.owner)
+    if request.archive and not request.check and not (store.folder / ARCHIVE_FILE).exists():
+        raise PreflightError(
+            "The inventory says where backups go, and this host does not know it: it has no archive.",
+            "Run playbooks/archive.yml, or playbooks/site.yml, which has that in it.",
+        )
     edge = Edge(root)
     if request.ports and not edge.exists():
         raise PreflightError(

@@ -17,7 +17,7 @@ from slipway.lease import Lease, Leases
 from slipway.ledger import Entry, Ledger
 from slipway.release import Instance, Manifest, instances
 from slipway.revoked import Revoked, among, kept_secrets
-from slipway.store import RESTORING_FILE, ROOT, Store, environments
+from slipway.store import ARCHIVE_FILE, RESTORING_FILE, ROOT, Store, environments
 from slipway.switch import Traffic, gate_of
 
 
@@ -192,7 +192,7 @@ def _revoked(store: Store) -> dict[str, list[str]]:
 
 
 def _warnings(store: Store) -> list[str]:
-    if not (store.folder / "archive" / "archive.json").exists():
+    if not (store.folder / ARCHIVE_FILE).exists():
         return []
     from slipway.archive.settings import Archive, warnings  # noqa: PLC0415 - for environments that have one
 

@@ -39,6 +39,8 @@ LOCK_PATIENCE = 10.0
 
 SUMS_FILE = "sums.json"
 """Beside the files of a release: their path -> SHA-256, in hex. Only for root, since a short secret can be guessed."""
+ARCHIVE_FILE = "archive/archive.json"
+"""In the environment's folder where the host backs it up (`slipway.archive.settings`)."""
 RESTORING_FILE = "restoring.json"
 """In the environment's folder while data is being restored (`slipway.archive.restore`)."""
 HOST_ENV_FILE = ".env"

@@ -48,6 +48,10 @@ options:
     suboptions:
       environment: {description: The inventory's C(slipway_environment)., type: str, required: true}
       fingerprint: {description: What the filter C(slipway_owner) makes of its key., type: str, required: true}
+  archive:
+    description: Whether the inventory says that this host backs the environment up; then it has to know where to.
+    type: bool
+    default: false
   min_free_mb:
     description: Megabytes that have to be free where images and where releases are kept.
     type: int

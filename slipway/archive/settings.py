@@ -25,10 +25,9 @@ from slipway.backups import span
 from slipway.errors import PreflightError, UsageError
 from slipway.ledger import Entry
 from slipway.schedule import Day, Job, settle
-from slipway.store import ROOT, Store, hold
+from slipway.store import ARCHIVE_FILE, ROOT, Store, hold
 
-FOLDER = "archive"
-SETTINGS_FILE = "archive.json"
+FOLDER, SETTINGS_FILE = ARCHIVE_FILE.split("/")
 KINDS = ("backup", "drill")
 """Of jobs."""
 PROGRAM = "/usr/local/bin/slipway"

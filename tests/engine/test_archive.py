@@ -522,6 +522,15 @@ def test_nothing_secret_shows_anywhere(shop: Shop) -> None:
 
 
 @pytest.mark.long
+def test_a_host_that_does_not_know_its_archive_takes_no_release(shop: Shop) -> None:
+    request: dict[str, Any] = {"name": shop.environment.name, "images": {}, "min_free_mb": 1, "archive": True}
+    shop.environment.ask("preflight", **request)
+    shop.environment.ask("archive", name=shop.environment.name)
+    with pytest.raises(Environment.Refused, match="this host does not know it"):
+        shop.environment.ask("preflight", **request)
+
+
+@pytest.mark.long
 def test_what_is_declared_already_changes_nothing(shop: Shop) -> None:
     assert not shop.declare()["changed"]
     assert shop.declare(drill_max_age_days=7)["changed"]
