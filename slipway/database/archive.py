@@ -97,15 +97,15 @@ def files(target: Target, name: str, terms: Terms) -> list[StackFile]:
     return found
 
 
-def secret_files(target: Target, name: str, terms: Terms, *, disk: int) -> list[StackFile]:
+def secret_files(target: Target, name: str, terms: Terms, *, disk: int, port: int) -> list[StackFile]:
     """What holds secrets, readable for pgBackRest alone. `disk` are the bytes of the file system with the data."""
-    found = [_secret(CONF, conf(target, name, terms, disk=disk))]
+    found = [_secret(CONF, conf(target, name, terms, disk=disk, port=port))]
     if target.place.kind == "sftp":
         found.append(_secret(KEY, _ended(target.ssh_key)))
     return found
 
 
-def conf(target: Target, name: str, terms: Terms, *, disk: int) -> str:
+def conf(target: Target, name: str, terms: Terms, *, disk: int, port: int) -> str:
     """The text of pgbackrest.conf. Raises :class:`UsageError` for a value that no line could hold."""
     options = {
         **_storage(target, place_of(target, name)),
@@ -142,6 +142,7 @@ def conf(target: Target, name: str, terms: Terms, *, disk: int) -> str:
             f"[{STANZA}]",
             "pg1-path=/var/lib/postgresql/data",
             "pg1-socket-path=/run/postgresql",
+            f"pg1-port={port}",
             "",
         ]
     )
@@ -442,8 +443,13 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         "Free some space there, or keep fewer full backups (database_archive_keep).",
     )
     yield meaning(
+        r"has a stanza-create been performed",
+        f"There is no archive of this database at {where}.",
+        "Run playbooks/database.yml, which makes it; where there was one, see what became of the target.",
+    )
+    yield meaning(
         r"cipher header|unable to flush|unable to decrypt|key.value pair|invalid checksum, actual|bad decrypt"
-        r"|unable to load info file|no closing bracket",
+        r"",
         f"The archive at {where} cannot be read with backup_password: it was made with another one, or is damaged.",
         "Put the password into the vault with which it was made, or name another folder in backup_target.",
     )

@@ -31,6 +31,7 @@ from slipway.archive import target
 from slipway.archive.target import Target
 from slipway.daemon import Daemon
 from slipway.database import access, archive, certificate, roles, tuning
+from slipway.database.archive import Terms
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError, UsageError
 from slipway.registries import Login
 from slipway.release import COMPOSE_FILE, LABEL_NAME, LABEL_STACK, NAME
@@ -70,7 +71,7 @@ class DatabaseRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     settings: dict[str, str] = {}
     archive: Target | None = None
     """Where its log and its backups go; nowhere without."""
-    archive_terms: archive.Terms = archive.Terms()
+    archive_terms: Terms = Terms()
     wait: float = 120.0
     logins: dict[str, Login] = msgspec.field(default_factory=dict)
     check: bool = False
@@ -306,8 +307,8 @@ class Bundled:
             )
         found = [StackFile(path="secrets/superuser", content=password, mode="0400", uid=UID, gid=UID)]
         if given := self.request.archive:
-            disk = shutil.disk_usage(Daemon().root()).total
-            found += archive.secret_files(given, self.request.name, self.request.archive_terms, disk=disk)
+            terms, disk = self.request.archive_terms, shutil.disk_usage(Daemon().root()).total
+            found += archive.secret_files(given, self.request.name, terms, disk=disk, port=self.request.port)
         return found
 
     def _given_up(self, files: Sequence[StackFile]) -> list[str]:

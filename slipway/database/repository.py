@@ -241,7 +241,7 @@ class Repository:
         elif complaint := archiver.complaint(datetime.now(UTC)):
             warnings.append(complaint)
         found: list[Window] = []
-        newest = archiver.archived if archiver else None
+        newest: datetime | None = None
         if contents.archive:
             listed = self.listed(contents)
             archived = archive.segments(listed)
