@@ -266,7 +266,13 @@ class Line(msgspec.Struct, frozen=True):
         return timeline in known and backup.stop <= ends.get(timeline, backup.stop)
 
 
-def contents(told: bytes) -> Contents:
+def readable(said: bytes) -> str:
+    """What pgBackRest prints, without what a wrong password makes of a file that it cites."""
+    text = said.decode(errors="replace").replace("\N{REPLACEMENT CHARACTER}", "?")
+    return "".join(one if one.isprintable() or one == "\n" else "?" for one in text)
+
+
+def contents(told: str) -> Contents:
     """Read what `pgbackrest info --output=json` prints."""
     stanzas: list[dict[str, Any]] = msgspec.json.decode(told)
     if not stanzas or not stanzas[0].get("db"):
@@ -338,20 +344,28 @@ def line(timeline: int, history: str) -> Line:
     return Line([*zip([one for one, _ in left], begins, strict=False), (timeline, begins[-1])])
 
 
-def reach(backup: Backup, line: Line, archived: Mapping[str, datetime]) -> datetime:
-    """Until when the segments lead that follow a backup without a gap."""
+def reach(
+    backup: Backup, line: Line, archived: Mapping[str, datetime], upto: datetime | None = None
+) -> datetime:
+    """Until when the segments lead that follow a backup without a gap.
+
+    `upto` is until when all of the log is known to be there, which the time of the last segment says less exactly.
+    """
     known = {(timeline_of(name), number_of(name)): when for name, when in archived.items()}
     to, number = backup.ended, number_of(backup.last)
     while when := known.get((line.timeline(number), number)):
         to, number = max(to, when), number + 1
-    return to
+    newest = max((number_of(name) for name in archived), default=0)
+    return max(to, upto) if upto and number > newest else to
 
 
-def windows(backups: Sequence[Backup], line: Line, archived: Mapping[str, datetime]) -> list[Window]:
-    """To when one can go back on a line; more than one where WAL is missing between."""
+def windows(
+    backups: Sequence[Backup], line: Line, archived: Mapping[str, datetime], upto: datetime | None = None
+) -> list[Window]:
+    """To when one can go back on a line; more than one where log is missing between. `upto` as in :func:`reach`."""
     found: list[Window] = []
     for backup in sorted((one for one in backups if line.holds(one)), key=lambda one: one.ended):
-        to = reach(backup, line, archived)
+        to = reach(backup, line, archived, upto)
         if found and backup.ended <= found[-1].to:
             found[-1] = Window(after=found[-1].after, to=max(to, found[-1].to))
         else:
@@ -360,18 +374,18 @@ def windows(backups: Sequence[Backup], line: Line, archived: Mapping[str, dateti
 
 
 def base(
-    backups: Sequence[Backup], line: Line, archived: Mapping[str, datetime], moment: datetime | None, upto: datetime
+    backups: Sequence[Backup],
+    line: Line,
+    archived: Mapping[str, datetime],
+    moment: datetime | None,
+    upto: datetime | None = None,
 ) -> Backup | None:
-    """The backup to begin with: the newest that leads to a moment, or to the end where there is none.
-
-    `upto` is until when the newest ones lead at least.
-    """
+    """The backup to begin with: the newest that leads to a moment, or to the end where that is what is wanted."""
     of_it = sorted((one for one in backups if line.holds(one)), key=lambda one: one.ended, reverse=True)
+    if moment is None:
+        return of_it[0] if of_it else None
     for backup in of_it:
-        if moment is None:
-            return backup
-        newest = reach(backup, line, archived)
-        if backup.ended < moment and (moment <= newest or newest == reach(of_it[0], line, archived) and moment <= upto):
+        if Window(after=backup.ended, to=reach(backup, line, archived, upto)).holds(moment):
             return backup
     return None
 
@@ -380,7 +394,8 @@ def told(found: Sequence[Window]) -> str:
     """The windows in words."""
     if not found:
         return "There is no backup yet to begin with."
-    spans = [f"from {clock(one.after + timedelta(seconds=1))} to {clock(one.to)}" for one in found]
+    # A backup is good by itself, but the log behind it may not have come yet.
+    spans = [f"from {clock(one.after + timedelta(seconds=1))} to {clock(max(one.to, one.after + timedelta(seconds=1)))}" for one in found]
     return f"One can go back to any second {', and '.join(spans)}."
 
 
@@ -419,6 +434,10 @@ def kind_due(backups: Sequence[Backup], full_days: int, now: datetime) -> str:
 
 # --- what went wrong ----------------------------------------------------------------------------------------------
 
+LAST_LINES = 12
+LONGEST = 240
+"""Characters of a line."""
+
 _ERROR = re.compile(r"ERROR: \[(\d+)\]: (.*)", re.DOTALL)
 
 
@@ -443,13 +462,13 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         "Free some space there, or keep fewer full backups (database_archive_keep).",
     )
     yield meaning(
-        r"has a stanza-create been performed",
+        r"FileMissingError: unable to open missing file '[^']*\.info'|archive\.info.*does not exist",
         f"There is no archive of this database at {where}.",
         "Run playbooks/database.yml, which makes it; where there was one, see what became of the target.",
     )
     yield meaning(
-        r"cipher header|unable to flush|unable to decrypt|key.value pair|invalid checksum, actual|bad decrypt"
-        r"",
+        r"cipher header|unable to flush|unable to decrypt|key.value (pair|found outside)|invalid checksum, actual"
+        r"|bad decrypt|cipher.*(mismatch|not match)",
         f"The archive at {where} cannot be read with backup_password: it was made with another one, or is damaged.",
         "Put the password into the vault with which it was made, or name another folder in backup_target.",
     )
@@ -480,7 +499,7 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         "Make it, or correct backup_target.",
     )
     yield meaning(
-        r"unable to connect|unable to get address|HostConnect|timeout.*(connect|read|write)|connection refused"
+        r"bind source path does not exist|unable to connect|unable to get address|HostConnect|timeout.*(connect|read|write)|connection refused"
         r"|no route|unreachable|unable to (init|open).*(sftp|session)|EAI_|unexpected eof|socket|handshake",
         f"The target of the archive, {where}, cannot be reached.",
         "See that it is up and that this host gets there, and run this again.",
@@ -510,8 +529,9 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
 
 def wrong(said: str, where: str, code: int) -> SlipwayError:
     """What pgBackRest's last words mean for an operator, with those words below."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    words = "\n".join(lines[-12:])
+    # Each once: it says of two copies of a file that they are wrong.
+    lines = dict.fromkeys(line.strip()[:LONGEST] for line in said.splitlines() if line.strip())
+    words = "\n".join([*lines][-LAST_LINES:])
     error = _ERROR.search(said)
     told = error[2] if error else said
     for pattern, kind, what, do_next in _sentences(where):

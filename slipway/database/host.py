@@ -194,7 +194,8 @@ class Bundled:
             for path in given_up:
                 (self.folder / path).unlink()
                 said.append(f"{path} is removed")
-            said += self._prove_archive()
+            told, warnings = self._prove_archive()
+            said += told
         done = f"{str(answer['msg']).removesuffix(' As declared.')} Done: {'; '.join(said)}."
         return {
             **answer,
@@ -202,6 +203,7 @@ class Bundled:
             "msg": done if said else answer["msg"],
             "diff": [*diff, *answer["diff"]],
             "authority": self._authority.read_text(),
+            "warnings": warnings,
         }
 
     def prepare(self) -> None:
@@ -387,14 +389,20 @@ class Bundled:
         if (proof := read_proof(self.folder)).proven:
             write_proof(self.folder, msgspec.structs.replace(proof, proven=False))
 
-    def _prove_archive(self) -> list[str]:
-        """See once that a segment of the log arrives where it is declared to; later a look at the server is enough."""
+    def _prove_archive(self) -> tuple[list[str], list[str]]:
+        """See once that a segment of the log arrives where it is declared to; later a look at the server is enough.
+
+        Gives what that took, and what to warn of.
+        """
         if self.request.archive is None:
-            return []
+            return [], []
         # It looks back at this module for what a host has.
         from slipway.database.repository import Repository  # noqa: PLC0415
 
-        return Repository(self.request.name, self.folder.parent).prove()
+        repository = Repository(self.request.name, self.folder.parent)
+        told = repository.prove()
+        complaint = "" if told else repository.complaint()
+        return told, [complaint] if complaint else []
 
     # --- TLS -------------------------------------------------------------------------------------------------------
 

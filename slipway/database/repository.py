@@ -86,7 +86,7 @@ class Repository:
 
     def contents(self) -> Contents:
         """What was archived of the cluster that was archived last. Raises :class:`SlipwayError`."""
-        said = self.alone("--output=json", "info")
+        said = archive.readable(self.alone("--output=json", "info"))
         found: list[dict[str, Any]] = msgspec.json.decode(said)
         status = found[0]["status"] if found else {}
         # 1 to 3: there is nothing there yet; others, such as a wrong password, come with exit code 0 as well.
@@ -136,7 +136,8 @@ class Repository:
             "--security-opt=no-new-privileges", "--pids-limit=200", "--tmpfs=/tmp",
             "--tmpfs=/run/postgresql:uid=999,gid=999,mode=2775",
             f"--volume={self.folder / 'conf'}:/etc/postgresql:ro", f"--volume={self.folder / 'secrets'}:/run/secrets:ro",
-            f"--volume={where}:{archive.FOLDER_INSIDE}", *(f"--volume={mount}" for mount in mounts),
+            # Unlike a volume it is not made where it is gone.
+            f"--mount=type=bind,source={where},target={archive.FOLDER_INSIDE}", *(f"--volume={mount}" for mount in mounts),
         ]  # fmt: skip
 
     def image(self) -> str:
@@ -157,6 +158,11 @@ class Repository:
         return str(msgspec.json.decode(done.stdout)["services"]["postgres"]["image"])
 
     # --- proving ---------------------------------------------------------------------------------------------------
+
+    def complaint(self) -> str:
+        """What is wrong with the server's archiving; empty where it goes well."""
+        archiver = self.archiver()
+        return archiver.complaint(datetime.now(UTC)) if archiver else ""
 
     def prove(self) -> list[str]:
         """Have an archive for the cluster that runs, and see that a segment of its log arrives there.
@@ -202,7 +208,7 @@ class Repository:
 
     def _done(self, done: subprocess.CompletedProcess[bytes]) -> bytes:
         if done.returncode:
-            said = f"{done.stdout.decode(errors='replace')}\n{done.stderr.decode(errors='replace')}"
+            said = "\n".join(archive.readable(words) for words in (done.stdout, done.stderr))
             raise archive.wrong(said, self.about.where, done.returncode)
         return done.stdout
 

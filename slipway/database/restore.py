@@ -85,13 +85,14 @@ class Restore:
     def run(self) -> dict[str, Any]:
         """Go back, and leave the old data beside. Raises :class:`SlipwayError`; the old server goes on then."""
         if self.request.check:
-            backup, _, _ = self._choose(self._line_up(look=True))
+            live = self.archive.archiver()
+            upto = None if live is None or live.complaint(datetime.now(UTC)) else datetime.now(UTC)
+            backup, _, _ = self._choose(live, upto)
             return {"changed": True, "msg": f"To do: {self._aim()} of {backup.label}.", "kept": ""}
         with hold(self.folder):
             if finished := self._finish():
                 return finished
-            live = self._line_up()
-            backup, contents, timeline = self._choose(live)
+            backup, contents, timeline = self._choose(*self._line_up())
             self._need_room(backup)
             mark = self._begin()
             try:
@@ -104,21 +105,24 @@ class Restore:
 
     # --- where to ---------------------------------------------------------------------------------------------------
 
-    def _line_up(self, *, look: bool = False) -> Archiver | None:
-        """Have all that was written until now in the archive, where the server runs and the archive is its own."""
-        archiver = self.archive.archiver()
-        if look or archiver is None or archiver.system != self.archive.contents().system:
-            return archiver
+    def _line_up(self) -> tuple[Archiver | None, datetime | None]:
+        """Have all that was written until now in the archive, where the server runs and the archive is its own.
+
+        Gives how archiving goes, and until when all of it is there.
+        """
+        archiver, now = self.archive.archiver(), datetime.now(UTC)
+        if archiver is None or archiver.system != self.archive.contents().system:
+            return archiver, None
         self.tell("Waiting for the log of what was written until now.")
         try:
             self.archive.server.psql(MARKED)
             self.archive.arrive()
         except SlipwayError as error:
             self.tell(f"It does not arrive, so what was archived before has to do. {error.what}")
-            return archiver
-        return self.archive.archiver()
+            return archiver, None
+        return archiver, now
 
-    def _choose(self, live: Archiver | None) -> tuple[Backup, Contents, int]:
+    def _choose(self, live: Archiver | None, upto: datetime | None) -> tuple[Backup, Contents, int]:
         """The backup to begin with, and the timeline to follow. Raises :class:`PreflightError`."""
         found = self.archive.contents()
         if not found.backups:
@@ -129,14 +133,13 @@ class Restore:
         listed = self.archive.listed(found)
         archived, timeline = archive.segments(listed), self.archive.newest(found, live, listed)
         line = self.archive.line(found, timeline)
-        newest = max(archived.values(), default=found.backups[-1].ended)
-        backup = archive.base(found.backups, line, archived, self.moment, newest)
+        windows = archive.windows(found.backups, line, archived, upto)
+        backup = archive.base(found.backups, line, archived, self.moment, upto)
         if backup is None:
-            windows = archive.windows(found.backups, line, archived)
             more = f" {GAP}" if len(windows) > 1 else ""
             raise PreflightError(
                 f"The database of {self.request.name} cannot go back to {self.request.to}.",
-                archive.told(windows) + more,
+                f"{archive.told(windows)}{more}",
             )
         return backup, found, timeline
 
