@@ -267,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--break", dest="broken", action="store_true", help="needs a --reason")
     sub.add_argument("--reason", default="", help="for the ledger")
 
-    _database_options(telling("db", "look into the bundled database of this host, back it up, take it back to a moment"))
+    _database_options(telling("db", "look into the bundled database of this host, or back it up or take it back"))
     _add_contract(verbs)
     for verb in HANDLERS:
         sub = verbs.add_parser(verb, help=f"for Ansible: {verb}, as JSON from stdin")

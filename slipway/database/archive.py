@@ -73,10 +73,11 @@ def place_of(target: Target, name: str) -> Place:
 def about(target: Target, name: str, terms: Terms) -> About:
     """What is noted of a target."""
     place = place_of(target, name)
+    port = f":{place.port}" if place.port else ""
     where = {
         "folder": place.path,
-        "sftp": f"{place.user}@{place.host}:{place.path}",
-        "s3": f"{place.host}/{place.bucket}{place.path}",
+        "sftp": f"sftp://{place.user}@{place.host}{port}{place.path}",
+        "s3": f"s3://{place.host}{port}/{place.bucket}{place.path}",
     }[place.kind]
     return About(
         kind=place.kind,
@@ -344,9 +345,7 @@ def line(timeline: int, history: str) -> Line:
     return Line([*zip([one for one, _ in left], begins, strict=False), (timeline, begins[-1])])
 
 
-def reach(
-    backup: Backup, line: Line, archived: Mapping[str, datetime], upto: datetime | None = None
-) -> datetime:
+def reach(backup: Backup, line: Line, archived: Mapping[str, datetime], upto: datetime | None = None) -> datetime:
     """Until when the segments lead that follow a backup without a gap.
 
     `upto` is until when all of the log is known to be there, which the time of the last segment says less exactly.
@@ -395,7 +394,10 @@ def told(found: Sequence[Window]) -> str:
     if not found:
         return "There is no backup yet to begin with."
     # A backup is good by itself, but the log behind it may not have come yet.
-    spans = [f"from {clock(one.after + timedelta(seconds=1))} to {clock(max(one.to, one.after + timedelta(seconds=1)))}" for one in found]
+    spans = [
+        f"from {clock(one.after + timedelta(seconds=1))} to {clock(max(one.to, one.after + timedelta(seconds=1)))}"
+        for one in found
+    ]
     return f"One can go back to any second {', and '.join(spans)}."
 
 
@@ -499,7 +501,8 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         "Make it, or correct backup_target.",
     )
     yield meaning(
-        r"bind source path does not exist|unable to connect|unable to get address|HostConnect|timeout.*(connect|read|write)|connection refused"
+        r"bind source path does not exist|unable to connect|unable to get address|HostConnect|connection refused"
+        r"|timeout.*(connect|read|write)"
         r"|no route|unreachable|unable to (init|open).*(sftp|session)|EAI_|unexpected eof|socket|handshake",
         f"The target of the archive, {where}, cannot be reached.",
         "See that it is up and that this host gets there, and run this again.",
@@ -521,9 +524,9 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         "Restore that one here (playbooks/database-restore.yml), or name another folder in backup_target.",
     )
     yield meaning(
-        r"checksum|is corrupt|missing file|unable to open missing file|error restoring|raised from local",
+        r"checksum|corrupt|info is missing|missing file|unable to open missing file|error restoring|raised from local",
         f"The archive at {where} is damaged: what lies there is not what was written.",
-        "Go back to another moment, which has another backup, or put the files back from where the target is backed up.",
+        "Go back to a moment of another backup, or put the files back from where the target itself is backed up.",
     )
 
 

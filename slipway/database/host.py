@@ -35,6 +35,7 @@ from slipway.database.archive import Terms
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError, UsageError
 from slipway.registries import Login
 from slipway.release import COMPOSE_FILE, LABEL_NAME, LABEL_STACK, NAME
+from slipway.schedule import Job, settle
 from slipway.stack import Stack, StackFile, StackRequest, differs, look, shown, write
 from slipway.store import HOST_ENV_FILE, ROOT, hold
 
@@ -72,6 +73,8 @@ class DatabaseRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     archive: Target | None = None
     """Where its log and its backups go; nowhere without."""
     archive_terms: Terms = Terms()
+    backup_times: list[str] = []
+    """When its host takes a backup, `HH:MM`."""
     wait: float = 120.0
     logins: dict[str, Login] = msgspec.field(default_factory=dict)
     check: bool = False
@@ -89,6 +92,8 @@ def run(request: DatabaseRequest, root: Path = ROOT) -> dict[str, Any]:
     if request.state == "stopped":
         return bundled.stack.stopped()
     answer = bundled.stack.absent()
+    if not request.check:
+        settle([], request.name, [BACKUP])
     if request.purge and not request.check:
         # Those of older versions, too.
         Daemon().remove_volumes({LABEL_NAME: bundled.folder.name, LABEL_STACK: "database"})
@@ -196,6 +201,7 @@ class Bundled:
                 said.append(f"{path} is removed")
             told, warnings = self._prove_archive()
             said += told
+            said += [f"{path} is written or removed" for path in self._settle()]
         done = f"{str(answer['msg']).removesuffix(' As declared.')} Done: {'; '.join(said)}."
         return {
             **answer,
@@ -208,7 +214,13 @@ class Bundled:
 
     def prepare(self) -> None:
         """Have the folders and the image. Raises :class:`PreflightError` for one of another version."""
-        for name, mode in (("conf", 0o755), ("tls", 0o755), ("authority", 0o700), ("secrets", 0o755), ("archive", 0o700)):
+        for name, mode in (
+            ("conf", 0o755),
+            ("tls", 0o755),
+            ("authority", 0o700),
+            ("secrets", 0o755),
+            ("archive", 0o700),
+        ):
             path = self.folder / name
             path.mkdir(exist_ok=True)
             path.chmod(mode)
@@ -404,6 +416,16 @@ class Bundled:
         complaint = "" if told else repository.complaint()
         return told, [complaint] if complaint else []
 
+    def _settle(self) -> list[str]:
+        """Have the host take backups at their times; what differed."""
+        request = self.request
+        command = [PROGRAM, "db", "backup", "--name", request.name]
+        what = f"Back up the database of {request.name}"
+        job = Job(kind=BACKUP, what=what, command=command, times=request.backup_times)
+        return settle(
+            [job] if request.archive and request.backup_times else [], request.name, [BACKUP], check=request.check
+        )
+
     # --- TLS -------------------------------------------------------------------------------------------------------
 
     def _certificate_complaint(self) -> str:
@@ -479,6 +501,7 @@ class Bundled:
     ) -> dict[str, Any]:
         parts = [f"{file.path} is written" for file in [*changes, *secret_changes]]
         parts += [f"{path} is removed" for path in given_up]
+        parts += [f"{path} is written or removed" for path in self._settle()]
         if renew:
             parts.append(f"the certificate is made: {renew}")
         running = any(container.state == "running" for container in look(self.stack.project))
@@ -579,6 +602,9 @@ PSQL = ("psql", "--no-psqlrc", "--quiet", "--username=postgres", "--set=ON_ERROR
 PASSWORDS = ("superuser", "owner", "user", "replication")
 CONF = "conf/postgresql.conf"
 PROOF = "archiving.json"
+PROGRAM = "/usr/local/bin/slipway"
+BACKUP = "basebackup"
+"""What the timer of its backups is called after; one of an environment's own archive is called otherwise."""
 ARCHIVE_FILES = (archive.ABOUT, archive.CONF, archive.KEY, archive.KNOWN_HOSTS, archive.CA)
 CONF_HEADER = "# Do not edit: playbooks/database.yml writes it. Settings of your own go to database_settings.\n"
 SETTINGS = {

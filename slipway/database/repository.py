@@ -135,9 +135,11 @@ class Repository:
             f"--network={network}", f"--user={archive.UID}:{archive.UID}", "--cap-drop=ALL", "--read-only",
             "--security-opt=no-new-privileges", "--pids-limit=200", "--tmpfs=/tmp",
             "--tmpfs=/run/postgresql:uid=999,gid=999,mode=2775",
-            f"--volume={self.folder / 'conf'}:/etc/postgresql:ro", f"--volume={self.folder / 'secrets'}:/run/secrets:ro",
+            f"--volume={self.folder / 'conf'}:/etc/postgresql:ro",
+            f"--volume={self.folder / 'secrets'}:/run/secrets:ro",
             # Unlike a volume it is not made where it is gone.
-            f"--mount=type=bind,source={where},target={archive.FOLDER_INSIDE}", *(f"--volume={mount}" for mount in mounts),
+            f"--mount=type=bind,source={where},target={archive.FOLDER_INSIDE}",
+            *(f"--volume={mount}" for mount in mounts),
         ]  # fmt: skip
 
     def image(self) -> str:
@@ -230,10 +232,12 @@ class Repository:
         if newest.damaged:
             raise UnhealthyError(
                 f"The backup {newest.label} of {self.name} was taken, and the database has damaged pages.",
-                "Go back to before the damage (slipway db restore), or look which they are: pg_amcheck in its container.",
+                "Go back to before the damage (slipway db restore), or see which they are: pg_amcheck there.",
             )
         took = (newest.ended - newest.began).total_seconds()
-        said = f"Backup {newest.label} of {self.name} ({WORDS[newest.kind]}) is in {self.about.where} after {took:.0f} s."
+        said = (
+            f"Backup {newest.label} of {self.name} ({WORDS[newest.kind]}) is in {self.about.where} after {took:.0f} s."
+        )
         return {"changed": True, "msg": said, "label": newest.label, "kind": newest.kind}
 
     def report(self) -> Report:
@@ -251,15 +255,14 @@ class Repository:
         if contents.archive:
             listed = self.listed(contents)
             archived = archive.segments(listed)
-            found = archive.windows(contents.backups, self.line(contents, self.newest(contents, archiver, listed)), archived)
+            line = self.line(contents, self.newest(contents, archiver, listed))
+            found = archive.windows(contents.backups, line, archived)
             newest = max(archived.values(), default=None)
             if len(found) > 1:
                 warnings.append(GAP)
         if not contents.backups:
             warnings.append("There is no backup yet: slipway db backup takes one.")
-        return Report(
-            where=self.about.where, backups=contents.backups, windows=found, newest=newest, warnings=warnings
-        )
+        return Report(where=self.about.where, backups=contents.backups, windows=found, newest=newest, warnings=warnings)
 
     @staticmethod
     def newest(contents: Contents, archiver: Archiver | None, listed: bytes) -> int:
@@ -283,12 +286,10 @@ class Report(msgspec.Struct, kw_only=True, frozen=True):
         """For people."""
         lines = [f"{self.where}, encrypted"]
         for backup in self.backups:
-            age = span((now - backup.ended).total_seconds())
+            age = f"{span((now - backup.ended).total_seconds())} old"
             size, stored = (f"{bytes_ / 1024**2:.1f} MB" for bytes_ in (backup.size, backup.stored))
-            damaged = "  DAMAGED PAGES" if backup.damaged else ""
-            lines.append(
-                f"  {backup.label:<33}  {WORDS[backup.kind]:<11}  {age + ' old':<22}  {size:>10}, stored {stored}{damaged}"
-            )
+            row = f"  {backup.label:<33}  {WORDS[backup.kind]:<11}  {age:<22}  {size:>10}, stored {stored}"
+            lines.append(f"{row}  DAMAGED PAGES" if backup.damaged else row)
         lines.append(archive.told(self.windows))
         if self.newest:
             lines.append(f"The newest log was archived {span((now - self.newest).total_seconds())} ago.")

@@ -186,7 +186,8 @@ class Restore:
         alone = [
             "postgres", "-c", "config_file=/etc/postgresql/postgresql.conf",
             # Nobody reaches it, and nothing of it is archived before it counts. What it would archive waits.
-            "-c", "listen_addresses=", "-c", "port=5432", "-c", "ssl=off", "-c", "archive_command=", "-c", "hot_standby=off",
+            "-c", "listen_addresses=", "-c", "port=5432", "-c", "ssl=off", "-c", "archive_command=",
+            "-c", "hot_standby=off",
         ]  # fmt: skip
         done = subprocess.run(
             ["docker", "run", "--detach", "--name", self.container,
@@ -249,9 +250,7 @@ class Restore:
         except SlipwayError:
             return
         there = msgspec.json.decode(self.trial.tuples(ROLES), type=list[str])
-        statements = [
-            f"ALTER ROLE {_name(role)} PASSWORD '{today[role]}';" for role in there if role in today
-        ]
+        statements = [f"ALTER ROLE {_name(role)} PASSWORD '{today[role]}';" for role in there if role in today]
         self.trial.psql("SET log_min_error_statement = panic;\n" + "\n".join(statements))
 
     # --- the swap ---------------------------------------------------------------------------------------------------
@@ -295,8 +294,8 @@ class Restore:
         said = [
             f"The database of {self.request.name} is as it was at "
             f"{archive.clock(self.moment) if self.moment else 'the end of what was archived'}{where}.",
-            f"The volume {mark.before} keeps the data from before ({self._size(mark.before)}); when nobody needs it any "
-            f"more: docker volume rm {mark.before}.",
+            f"The volume {mark.before} keeps the data from before ({self._size(mark.before)}); "
+            f"when nobody needs it any more: docker volume rm {mark.before}.",
         ]
         system = self.archive.server.tuples(SYSTEM).strip()
         try:
