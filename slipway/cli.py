@@ -150,6 +150,19 @@ def _archive(data: bytes, root: Path) -> dict[str, Any]:
     return settings.declare(protocol.decode_request(data, settings.ArchiveRequest), root)
 
 
+def _database_backup(data: bytes, root: Path) -> dict[str, Any]:
+    from slipway.database import repository  # noqa: PLC0415 - as above
+
+    request = protocol.decode_request(data, repository.BackupRequest)
+    return repository.Repository(request.name, root).backup(check=request.check)
+
+
+def _database_restore(data: bytes, root: Path) -> dict[str, Any]:
+    from slipway.database import restore  # noqa: PLC0415 - as above
+
+    return restore.restore(protocol.decode_request(data, restore.RestoreRequest), root)
+
+
 def _reach(data: bytes, _root: Path) -> dict[str, Any]:
     from slipway.database import reach  # noqa: PLC0415 - as above
 
@@ -177,6 +190,8 @@ HANDLERS: dict[str, Handler] = {
     "stack": _stack,
     "database": _database,
     "upgrade": _upgrade,
+    "database-backup": _database_backup,
+    "database-restore": _database_restore,
     "reach": _reach,
     "archive": _archive,
 }
@@ -185,7 +200,8 @@ HANDLERS: dict[str, Handler] = {
 CONTRACT = "say all that is wrong with a contract in a file; exit 1 when something is"
 
 
-ARCHIVE_VERBS = ("backup", "backups", "drill", "restore")
+CHANGING = ("rollback", "revoke", "maintenance", "drain", "backup", "drill", "restore")
+"""What people type that changes something."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -264,7 +280,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--reason", default="", help="for the ledger")
 
     _archive_options(people, changing)
-    _database_options(people("db", "look into the bundled database of this host"))
+    _database_options(telling("db", "look into the bundled database of this host, or back it up or take it back"))
     _add_contract(verbs)
     for verb in HANDLERS:
         sub = verbs.add_parser(verb, help=f"for Ansible: {verb}, as JSON from stdin")
@@ -293,10 +309,12 @@ def _archive_options(people: Adder, changing: Adder) -> None:
 def _database_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, metavar="FILE", help="where a dump goes (default: standard output)")
     sub.add_argument("--read-only", action="store_true", help="a shell in which nothing can be changed")
+    sub.add_argument("--to", metavar="TIME", help="for restore: in ISO 8601 (UTC where it names no zone), or latest")
     sub.add_argument(
         "tool",
-        choices=["shell", "dump", "size", "activity", "locks"],
-        help="psql; a dump for pg_restore; how large it is; who does what; who waits for whom",
+        choices=["shell", "dump", "size", "activity", "locks", "backup", "backups", "restore"],
+        help="psql; a dump for pg_restore; how large it is; who does what; who waits for whom; "
+        "take a backup; what is archived, and to when one can go back; go back",
     )
 
 
@@ -334,7 +352,8 @@ def _call(options: argparse.Namespace) -> int:
     if options.verb == "contract":
         return _contract(options)
     _need_root()
-    if options.verb in HANDLERS or options.verb in ("rollback", "revoke", "maintenance", "drain", *ARCHIVE_VERBS):
+    restores = options.verb == "db" and options.tool == "restore"
+    if restores or options.verb in HANDLERS or options.verb in CHANGING:
         # A connection that is lost, or Ctrl-C, half-way through a switch must not leave it half-way.
         for number in (signal.SIGHUP, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -387,11 +406,34 @@ def _people(options: argparse.Namespace) -> int:
             _backups(name, options)
         case "backup" | "drill" | "restore":
             _archived(name, options)
+        case "db" if options.tool in ("backup", "backups", "restore"):
+            return _database_archive(name, options)
         case "db":
             from slipway.database import tools  # noqa: PLC0415 - as above
 
             tools.run(options.tool, name, out=options.out, read_only=options.read_only, root=options.root)
     return Exit.OK
+
+
+def _database_archive(name: str, options: argparse.Namespace) -> int:
+    """What people do with the archive of the bundled database."""
+    from slipway.database import repository, restore  # noqa: PLC0415 - as above
+
+    if options.tool == "restore":
+        if not options.to:
+            raise UsageError("A restore needs to know to when.", "Add --to 2026-11-24T18:40:05Z, or --to latest.")
+        request = restore.RestoreRequest(name=name, to=options.to, check=options.check)
+        answer = restore.restore(request, options.root, (lambda _: None) if options.json else _say)
+        _tell(options, answer, answer["msg"])
+        return Exit.OK
+    of_it = repository.Repository(name, options.root)
+    if options.tool == "backup":
+        answer = of_it.backup(check=options.check)
+        _tell(options, answer, answer["msg"])
+        return Exit.OK
+    found = of_it.report()
+    _say(_json(found) if options.json else found.text(datetime.now(UTC)))
+    return Exit.UNHEALTHY if found.warnings else Exit.OK
 
 
 def _only(options: argparse.Namespace) -> str:

@@ -141,8 +141,11 @@ class Stack:
         self.project = f"slipway-{request.name}"
         self.folder = root / request.name
 
-    def present(self) -> dict[str, Any]:
-        """Write what differs, start or replace what differs, and wait until all of it is healthy."""
+    def present(self, *, held: bool = False) -> dict[str, Any]:
+        """Write what differs, start or replace what differs, and wait until all of it is healthy.
+
+        `held` says that the caller holds the folder.
+        """
         check = self.request.check
         changes = [file for file in self.request.files if differs(file, self.folder)]
         diff = [shown(file, self.folder) for file in changes]
@@ -152,7 +155,7 @@ class Stack:
             what = ", ".join(file.path for file in changes)
             return self._answer(True, f"To write: {what}. Then to start or replace its containers.", diff=diff)
         # Looking needs no lock.
-        with nullcontext() if check else hold(self.folder):
+        with nullcontext() if check or held else hold(self.folder):
             before = [_as_it_is(file, self.folder) for file in changes]
             for file in changes:
                 write(file, self.folder)

@@ -15,15 +15,20 @@ from slipway.registries import logins_of
 
 NEEDED = ("compose", "image", "version", "database", "passwords", "address")
 RUNS = ("present", "upgraded")
+VERBS = {"backed_up": "database-backup", "restored": "database-restore"}
 
 
 class ActionModule(EngineAction):
     """Keeps the bundled PostgreSQL of an environment as declared."""
 
-    required_if = tuple(("state", state, [*NEEDED]) for state in RUNS)
+    required_if = (*(("state", state, [*NEEDED]) for state in RUNS), ("state", "restored", ["to"]))
 
     def call(self, given: Mapping[str, Any]) -> Answer:
-        request = {option: value for option, value in given.items() if option != "registries"}
+        if verb := VERBS.get(given["state"]):
+            to = {"to": given["to"]} if given["state"] == "restored" else {}
+            return self.engine(verb, name=given["name"], **to)
+        request = {option: value for option, value in given.items() if option not in ("registries", "to")}
+        request["archive"] = given["archive"] if given["archive"].get("url") else None
         request["settings"] = {name: str(value) for name, value in given["settings"].items()}
         request["logins"] = logins_of(given["registries"])
         verb = "database"

@@ -78,6 +78,26 @@ options:
     description: Settings of PostgreSQL's own, over those that are worked out.
     type: dict
     default: {}
+  archive:
+    description:
+      - Where its log and its backups go (C(url), C(password), and what else opens that target); nowhere without a C(url).
+        A segment of the log is seen to arrive there before this is done.
+    type: dict
+    default: {}
+  archive_terms:
+    description:
+      - C(keep) full backups stay, after C(full_days) days one is full again, and C(queue) is what may wait on the host
+        while the target is gone.
+    type: dict
+    default: {}
+  backup_times:
+    description: When the host takes a backup by itself, C(HH:MM).
+    type: list
+    elements: str
+    default: []
+  to:
+    description: The moment to go back to, in ISO 8601, UTC where it names no zone; or C(latest).
+    type: str
   wait:
     description: Seconds for it to be healthy.
     type: float
@@ -96,8 +116,10 @@ options:
     description:
       - C(upgraded) moves the data to another major version first, by dump and restore, and keeps the old volume.
         C(stopped) keeps everything but the processes, C(absent) keeps the data unless I(purge).
+      - C(backed_up) takes a backup into the archive, full where that is due. C(restored) goes back to the moment I(to),
+        closes all connections for that, and keeps the volume with the data from before.
     type: str
-    choices: [present, upgraded, stopped, absent]
+    choices: [present, upgraded, stopped, absent, backed_up, restored]
     default: present
   purge:
     description: Let C(absent) remove the data too. This is where it ends.
@@ -128,10 +150,14 @@ authority:
 kept:
   description: The volume with the data as it was before; empty where nothing was moved.
   type: str
-  returned: when I(state=upgraded)
+  returned: when I(state=upgraded) or I(state=restored)
+label:
+  description: What the backup is called; empty in check mode.
+  type: str
+  returned: when I(state=backed_up)
 containers:
   description: The containers as they are now (name, service, state, health, image id).
   type: list
   elements: dict
-  returned: always
+  returned: when I(state=present), I(state=upgraded), I(state=stopped) or I(state=absent)
 """

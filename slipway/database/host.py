@@ -5,7 +5,9 @@
         conf/                       postgresql.conf and pg_hba.conf, which the server reads again when they change
         authority/                  the CA of its certificate; its key stays here, and the container does not see it
         tls/                        the certificate and its key
-        secrets/                    the superuser's password, for the first start
+        secrets/                    the superuser's password, for the first start, and a key to the archive
+        archive.json                where its log and its backups go, if anywhere (`slipway.database.archive`)
+        archive/                    what the container has in place of a target that is a folder of the host
 
 Containers are replaced for what Compose says of them alone. A changed setting, rule or certificate is a reload, a
 setting that PostgreSQL takes over only when it starts is a restart of the same container, and a role or a right is a
@@ -25,11 +27,15 @@ from typing import Any, Literal
 
 import msgspec
 
+from slipway.archive import target
+from slipway.archive.target import Target
 from slipway.daemon import Daemon
-from slipway.database import access, certificate, roles, tuning
+from slipway.database import access, archive, certificate, roles, tuning
+from slipway.database.archive import Terms
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError, UsageError
 from slipway.registries import Login
 from slipway.release import COMPOSE_FILE, LABEL_NAME, LABEL_STACK, NAME
+from slipway.schedule import Job, settle
 from slipway.stack import Stack, StackFile, StackRequest, differs, look, shown, write
 from slipway.store import HOST_ENV_FILE, ROOT, hold
 
@@ -64,6 +70,11 @@ class DatabaseRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     memory: str = "50%"
     connections: int = 100
     settings: dict[str, str] = {}
+    archive: Target | None = None
+    """Where its log and its backups go; nowhere without."""
+    archive_terms: Terms = Terms()
+    backup_times: list[str] = []
+    """When its host takes a backup, `HH:MM`."""
     wait: float = 120.0
     logins: dict[str, Login] = msgspec.field(default_factory=dict)
     check: bool = False
@@ -81,10 +92,52 @@ def run(request: DatabaseRequest, root: Path = ROOT) -> dict[str, Any]:
     if request.state == "stopped":
         return bundled.stack.stopped()
     answer = bundled.stack.absent()
+    if not request.check:
+        settle([], request.name, [BACKUP])
     if request.purge and not request.check:
         # Those of older versions, too.
         Daemon().remove_volumes({LABEL_NAME: bundled.folder.name, LABEL_STACK: "database"})
     return answer
+
+
+class Proof(msgspec.Struct, kw_only=True, frozen=True):
+    """What is known of the archive: that it was seen to work, and for which cluster."""
+
+    system: str = ""
+    """PostgreSQL's identifier of the cluster; empty where none was ever archived from here."""
+    proven: bool = False
+
+
+def read_proof(folder: Path) -> Proof:
+    """What was seen last."""
+    try:
+        return msgspec.json.decode((folder / PROOF).read_bytes(), type=Proof)
+    except FileNotFoundError:
+        return Proof()
+
+
+def write_proof(folder: Path, proof: Proof) -> None:
+    """Note it."""
+    write(StackFile(path=PROOF, content=msgspec.json.encode(proof).decode() + "\n", mode="0600"), folder)
+
+
+def volume_of(name: str, version: int) -> str:
+    """The volume of a version that was never restored."""
+    return f"{name}-database-{version}"
+
+
+def noted(folder: Path) -> dict[str, str]:
+    """What Compose is told of this host."""
+    try:
+        lines = (folder / HOST_ENV_FILE).read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    return dict(line.partition("=")[::2] for line in lines)
+
+
+def env_file(env: Mapping[str, str]) -> StackFile:
+    """The file that tells it."""
+    return StackFile(path=HOST_ENV_FILE, content="".join(f"{name}={value}\n" for name, value in env.items()))
 
 
 def folder_of(name: str, root: Path = ROOT) -> Path:
@@ -96,6 +149,8 @@ class Bundled:
     """The database of a request on this host."""
 
     def __init__(self, request: DatabaseRequest, root: Path) -> None:
+        if request.state == "present" and request.archive and (wrong := target.problems(request.archive)):
+            raise UsageError(" ".join(wrong), "The database is as it was.")
         self.request = request
         self.folder = folder_of(request.name, root)
         self.stack = Stack(
@@ -116,17 +171,20 @@ class Bundled:
         request = self.request
         self._refuse_another_major()
         files, secret_files = self._files(), self._secret_files()
+        given_up = self._given_up([*files, *secret_files])
         changes = [file for file in files if differs(file, self.folder)]
         secret_changes = [file for file in secret_files if differs(file, self.folder)]
         renew = self._certificate_complaint()
         if request.check:
-            return self._foretell(changes, secret_changes, renew)
+            return self._foretell(changes, secret_changes, given_up, renew)
         diff = [shown(file, self.folder) for file in changes]
         said = [f"{file.path} is written" for file in [*changes, *secret_changes]]
         with hold(self.folder):
             self.prepare()
             if any(file.path == CONF for file in changes):
                 self._try_settings(next(file for file in files if file.path == CONF))
+            if any(file.path in ARCHIVE_FILES for file in [*changes, *secret_changes]):
+                self._forget_proof()
             for file in [*changes, *secret_changes]:
                 write(file, self.folder)
             if renew:
@@ -137,6 +195,13 @@ class Bundled:
         answer = self.stack.present()
         with hold(self.folder):
             said += self._converge()
+            # Only now: until it has read its settings the server may use them.
+            for path in given_up:
+                (self.folder / path).unlink()
+                said.append(f"{path} is removed")
+            told, warnings = self._prove_archive()
+            said += told
+            said += [f"{path} is written or removed" for path in self._settle()]
         done = f"{str(answer['msg']).removesuffix(' As declared.')} Done: {'; '.join(said)}."
         return {
             **answer,
@@ -144,14 +209,23 @@ class Bundled:
             "msg": done if said else answer["msg"],
             "diff": [*diff, *answer["diff"]],
             "authority": self._authority.read_text(),
+            "warnings": warnings,
         }
 
     def prepare(self) -> None:
         """Have the folders and the image. Raises :class:`PreflightError` for one of another version."""
-        for name, mode in (("conf", 0o755), ("tls", 0o755), ("authority", 0o700), ("secrets", 0o755)):
+        for name, mode in (
+            ("conf", 0o755),
+            ("tls", 0o755),
+            ("authority", 0o700),
+            ("secrets", 0o755),
+            ("archive", 0o700),
+        ):
             path = self.folder / name
             path.mkdir(exist_ok=True)
             path.chmod(mode)
+        if self._archive_folder:
+            self._have_archive_folder(Path(self._archive_folder))
         self.stack.pull(self.request.image)
         self._refuse_wrong_image()
 
@@ -172,6 +246,18 @@ class Bundled:
         """The version that its data is of; 0 where there is none yet."""
         return self._noted("DATABASE_MAJOR")
 
+    @property
+    def volume(self) -> str:
+        """The volume that its data lies on: that of its version, or the one that it was last restored to."""
+        there = noted(self.folder).get("DATABASE_VOLUME", "") if self.major == self.request.version else ""
+        return there or volume_of(self.request.name, self.request.version)
+
+    @property
+    def _archive_folder(self) -> str:
+        """The folder of this host with the archive; empty where it is none."""
+        given = self.request.archive
+        return archive.about(given, self.request.name, self.request.archive_terms).folder if given else ""
+
     @cached_property
     def memory(self) -> int:
         """Bytes that it may use."""
@@ -180,14 +266,13 @@ class Bundled:
     def _compose_files(self) -> list[StackFile]:
         """What Compose reads."""
         env = {
-            "DATABASE_MAJOR": self.request.version,
-            "DATABASE_MEMORY": self.memory,
-            "DATABASE_SHARED_MEMORY": tuning.shared_memory_of(self.memory),
+            "DATABASE_MAJOR": str(self.request.version),
+            "DATABASE_VOLUME": self.volume,
+            "DATABASE_MEMORY": str(self.memory),
+            "DATABASE_SHARED_MEMORY": str(tuning.shared_memory_of(self.memory)),
+            "DATABASE_ARCHIVE": self._archive_folder or "./archive",
         }
-        return [
-            StackFile(path=COMPOSE_FILE, content=self.request.compose),
-            StackFile(path=HOST_ENV_FILE, content="".join(f"{name}={value}\n" for name, value in env.items())),
-        ]
+        return [StackFile(path=COMPOSE_FILE, content=self.request.compose), env_file(env)]
 
     def _files(self) -> list[StackFile]:
         """What the server reads."""
@@ -204,6 +289,7 @@ class Bundled:
             StackFile(path=CONF, content=CONF_HEADER + tuning.settings_text(self._settings())),
             StackFile(path="conf/pg_hba.conf", content=rules),
             StackFile(path="conf/pg_ident.conf", content="# Nobody goes by another name.\n"),
+            *(archive.files(request.archive, request.name, request.archive_terms) if request.archive else []),
         ]
 
     def _settings(self) -> dict[str, str]:
@@ -220,7 +306,9 @@ class Bundled:
             "password_encryption": "scram-sha-256",
         }
         tuned = tuning.tune(self.memory, cpus=os.cpu_count() or 1, connections=self.request.connections)
-        return {**SETTINGS, **tuned, **self.request.settings, **own}
+        if self.request.archive is None:
+            return {**SETTINGS, **tuned, **self.request.settings, **own}
+        return {**SETTINGS, **tuned, **archive.TIMEOUT, **self.request.settings, **own, **archive.SETTINGS}
 
     def _secret_files(self) -> list[StackFile]:
         password = self.request.passwords.get("superuser", "")
@@ -231,7 +319,16 @@ class Bundled:
                 f"There is no password for {', '.join(short)} of the database, or a very short one.",
                 "Generate it: playbooks/secrets.yml.",
             )
-        return [StackFile(path="secrets/superuser", content=password, mode="0400", uid=UID, gid=UID)]
+        found = [StackFile(path="secrets/superuser", content=password, mode="0400", uid=UID, gid=UID)]
+        if given := self.request.archive:
+            terms, disk = self.request.archive_terms, shutil.disk_usage(Daemon().root()).total
+            found += archive.secret_files(given, self.request.name, terms, disk=disk, port=self.request.port)
+        return found
+
+    def _given_up(self, files: Sequence[StackFile]) -> list[str]:
+        """Files of an archive that is no longer declared, or not in this form."""
+        declared = {file.path for file in files}
+        return [path for path in ARCHIVE_FILES if path not in declared and (self.folder / path).exists()]
 
     @property
     def _want(self) -> roles.Want:
@@ -241,12 +338,7 @@ class Bundled:
 
     def _noted(self, variable: str) -> int:
         """What .env says; 0 where it says nothing."""
-        try:
-            lines = (self.folder / HOST_ENV_FILE).read_text().splitlines()
-        except FileNotFoundError:
-            return 0
-        found = dict(line.partition("=")[::2] for line in lines)
-        return int(found.get(variable, "0"))
+        return int(noted(self.folder).get(variable, "0"))
 
     # --- what is refused -------------------------------------------------------------------------------------------
 
@@ -287,6 +379,52 @@ class Bundled:
                 "Correct database_settings; nothing was changed.",
                 details=done.stderr.strip(),
             )
+
+    # --- the archive -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _have_archive_folder(path: Path) -> None:
+        """Have the folder of the archive, for pgBackRest alone. Raises :class:`PreflightError`."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.mkdir(exist_ok=True, mode=0o700)
+            os.chown(path, UID, UID)
+            path.chmod(0o700)
+        except OSError as error:
+            raise PreflightError(
+                f"The folder of the archive, {path}, cannot be made: {(error.strerror or str(error)).lower()}.",
+                "Mount or make what backup_target names on the database's host; the database goes on.",
+            ) from error
+
+    def _forget_proof(self) -> None:
+        """Have the archive proven anew."""
+        if (proof := read_proof(self.folder)).proven:
+            write_proof(self.folder, msgspec.structs.replace(proof, proven=False))
+
+    def _prove_archive(self) -> tuple[list[str], list[str]]:
+        """See once that a segment of the log arrives where it is declared to; later a look at the server is enough.
+
+        Gives what that took, and what to warn of.
+        """
+        if self.request.archive is None:
+            return [], []
+        # It looks back at this module for what a host has.
+        from slipway.database.repository import Repository  # noqa: PLC0415
+
+        repository = Repository(self.request.name, self.folder.parent)
+        told = repository.prove()
+        complaint = "" if told else repository.complaint()
+        return told, [complaint] if complaint else []
+
+    def _settle(self) -> list[str]:
+        """Have the host take backups at their times; what differed."""
+        request = self.request
+        command = [PROGRAM, "db", "backup", "--name", request.name]
+        what = f"Back up the database of {request.name}"
+        job = Job(kind=BACKUP, what=what, command=command, times=request.backup_times)
+        return settle(
+            [job] if request.archive and request.backup_times else [], request.name, [BACKUP], check=request.check
+        )
 
     # --- TLS -------------------------------------------------------------------------------------------------------
 
@@ -359,9 +497,11 @@ class Bundled:
         return said
 
     def _foretell(
-        self, changes: Sequence[StackFile], secret_changes: Sequence[StackFile], renew: str
+        self, changes: Sequence[StackFile], secret_changes: Sequence[StackFile], given_up: Sequence[str], renew: str
     ) -> dict[str, Any]:
         parts = [f"{file.path} is written" for file in [*changes, *secret_changes]]
+        parts += [f"{path} is removed" for path in given_up]
+        parts += [f"{path} is written or removed" for path in self._settle()]
         if renew:
             parts.append(f"the certificate is made: {renew}")
         running = any(container.state == "running" for container in look(self.stack.project))
@@ -440,7 +580,11 @@ class Server:
         return done.stdout
 
     def _sql(self, statement: str) -> str:
-        return self.psql(f"\\pset format unaligned\n\\pset tuples_only on\n{statement};")
+        return self.tuples(f"{statement};")
+
+    def tuples(self, statement: str, *, database: str = "postgres") -> str:
+        """What a statement answers, without anything around it."""
+        return self.psql(f"\\pset format unaligned\n\\pset tuples_only on\n{statement}", database=database)
 
     def container(self) -> str:
         """The container that it runs in. Raises :class:`UnhealthyError`."""
@@ -457,6 +601,11 @@ class Server:
 PSQL = ("psql", "--no-psqlrc", "--quiet", "--username=postgres", "--set=ON_ERROR_STOP=1")
 PASSWORDS = ("superuser", "owner", "user", "replication")
 CONF = "conf/postgresql.conf"
+PROOF = "archiving.json"
+PROGRAM = "/usr/local/bin/slipway"
+BACKUP = "basebackup"
+"""What the timer of its backups is called after; one of an environment's own archive is called otherwise."""
+ARCHIVE_FILES = (archive.ABOUT, archive.CONF, archive.KEY, archive.KNOWN_HOSTS, archive.CA)
 CONF_HEADER = "# Do not edit: playbooks/database.yml writes it. Settings of your own go to database_settings.\n"
 SETTINGS = {
     "timezone": "UTC",

@@ -21,7 +21,7 @@ import msgspec
 from slipway.daemon import LABEL_PROJECT, Daemon
 from slipway.database import access, tuning
 from slipway.database.declared import initdb_of
-from slipway.database.host import PSQL, Bundled, DatabaseRequest, Server
+from slipway.database.host import PSQL, Bundled, DatabaseRequest, Server, noted, volume_of
 from slipway.errors import PreflightError, SlipwayError
 from slipway.release import LABEL_NAME, LABEL_STACK
 from slipway.stack import StackFile, write
@@ -74,8 +74,8 @@ class Upgrade:
         self.request = request
         self.bundled = Bundled(request, root)
         self.before = self.bundled.major
-        self.old_volume = f"{request.name}-database-{self.before}"
-        self.new_volume = f"{request.name}-database-{request.version}"
+        self.old_volume = noted(self.bundled.folder).get("DATABASE_VOLUME") or volume_of(request.name, self.before)
+        self.new_volume = volume_of(request.name, request.version)
         self.container = f"{self.bundled.stack.project}-upgrade"
         self.old, self.new = self.bundled.server, Server("", container=self.container)
 
@@ -123,7 +123,7 @@ class Upgrade:
 
     def _fill(self) -> None:
         self._start()
-        databases = msgspec.json.decode(self._tuples(self.old, DATABASES), type=list[str])
+        databases = msgspec.json.decode(self.old.tuples(DATABASES), type=list[str])
         # Roles first; the superuser is there already.
         self._copy(["pg_dumpall", "--globals-only"], "postgres", drop="CREATE ROLE postgres;\n")
         for name in databases:
@@ -196,14 +196,10 @@ class Upgrade:
             )
 
     def _counted(self, server: Server, database: str) -> Mapping[str, int]:
-        return msgspec.json.decode(self._tuples(server, COUNT, database), type=dict[str, int])
-
-    @staticmethod
-    def _tuples(server: Server, statement: str, database: str = "postgres") -> str:
-        return server.psql(f"\\pset format unaligned\n\\pset tuples_only on\n{statement}", database=database)
+        return msgspec.json.decode(server.tuples(COUNT, database=database), type=dict[str, int])
 
     def _need_room(self) -> None:
-        size = int(self._tuples(self.old, "SELECT sum(pg_database_size(oid)) FROM pg_database;"))
+        size = int(self.old.tuples("SELECT sum(pg_database_size(oid)) FROM pg_database;"))
         free = shutil.disk_usage(Daemon().root()).free
         if free < ROOM * size:
             raise PreflightError(
