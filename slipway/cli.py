@@ -390,28 +390,14 @@ def _people(options: argparse.Namespace) -> int:
         case "history":
             runs = history(name, options.root)[-options.last :]
             _say(_json(runs) if options.json else history_text(runs))
-        case "logs":
-            _logs(name, options)
-        case "rollback":
-            _rollback(name, options)
-        case "revoke":
-            _revoke(name, options)
-        case "maintenance":
-            _maintenance(name, options)
-        case "drain":
-            _drain(name, options)
-        case "lease":
-            _lease(name, options)
-        case "backups":
-            _backups(name, options)
-        case "backup" | "drill" | "restore":
-            _archived(name, options)
         case "db" if options.tool in ("backup", "backups", "restore"):
             return _database_archive(name, options)
         case "db":
             from slipway.database import tools  # noqa: PLC0415 - as above
 
             tools.run(options.tool, name, out=options.out, read_only=options.read_only, root=options.root)
+        case verb:
+            ACTS[verb](name, options)
     return Exit.OK
 
 
@@ -559,6 +545,18 @@ def _logs(name: str, options: argparse.Namespace) -> None:
     for text in project.follow(services=services, since=options.since, follow=options.follow):
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+ACTS: dict[str, Callable[[str, argparse.Namespace], None]] = {
+    "logs": _logs,
+    "rollback": _rollback,
+    "revoke": _revoke,
+    "maintenance": _maintenance,
+    "drain": _drain,
+    "lease": _lease,
+    "backups": _backups,
+    **dict.fromkeys(("backup", "drill", "restore"), _archived),
+}
 
 
 def _json(found: object) -> str:
