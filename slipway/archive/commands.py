@@ -51,7 +51,7 @@ def _restore(deploy: Deploy, options: argparse.Namespace, read: Callable[[type[S
         return Restore(deploy).close(options.backup)
     wanted = Wanted(
         backup=options.backup,
-        at=options.to,
+        at="" if options.to == "latest" else options.to,
         release=options.release,
         confirmed=options.confirm_data_loss,
         keep=not options.no_keep,

@@ -25,6 +25,7 @@ from slipway.archive.backup import (
     fetch,
     listed,
     marked,
+    moment,
     seconds_since,
     served,
     size_text,
@@ -124,13 +125,13 @@ class Restore:
         deploy.need_edge(work.target)
         with deploy.holding("restore"):
             self._restore(work, wanted)
+        said = f"{deploy.store.name} has the data of {one.id}: {size_text(one.size)}, {span(seconds_since(one.at))} old."
         return {
             "changed": True,
             "backup": one.id,
             "release": work.target.id,
             "data_age": round(seconds_since(one.at), 3),
-            "msg": f"{deploy.store.name} has the data of {one.id}: {size_text(one.size)}, "
-            f"{span(seconds_since(one.at))} old.",
+            "msg": said if work.databases or work.volumes else f"{work.target.id} serves.",
         }
 
     def choose(self, wanted: Wanted) -> dict[str, Any]:
@@ -168,6 +169,9 @@ class Restore:
     def _chosen(self, wanted: Wanted) -> Work:
         deploy = self._deploy
         current = served(deploy)
+        if not wanted.database and not marked(current):
+            # The release has to serve on what the database is now, all the same.
+            return Work(current, current, _nothing(wanted.at), [], {})
         one = self._newest(wanted)
         about = about_of(self._restic, one)
         target = self._target(current, about) if wanted.release else current
@@ -300,7 +304,7 @@ class Restore:
                 deploy.schema.anonymise(target, backup.service)
         for volume in work.volumes:
             put_in_place(self._folder(volume))
-        pending = deploy.schema.plan(target) if work.databases else []
+        pending = deploy.schema.plan(target) if self._foreign or self._archive.settings.leads else []
         if pending:
             stands = "What was there before is put back."
             revision = deploy.schema.apply(target, pending, lambda: deploy.entry("migrate", target), stands)
@@ -389,6 +393,13 @@ class Restore:
             since = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
             page = Maintenance(since=since, by=self._deploy.run.by, reason=REASON, retry_after=60)
             self._deploy.keep_out(manifest, page)
+
+
+def _nothing(at: str) -> Listed:
+    """A backup with nothing in it."""
+    when = (moment(at) if at else datetime.now(UTC)).isoformat()
+    said = dict.fromkeys(("host", "release", "revision", "verified", "snapshot", "outgoing"), "")
+    return Listed(id="nothing", at=when, database=False, volumes=[], size=0, drilled=False, **said)
 
 
 def put_in_place(folder: Path) -> None:
