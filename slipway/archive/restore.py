@@ -125,7 +125,9 @@ class Restore:
         deploy.need_edge(work.target)
         with deploy.holding("restore"):
             self._restore(work, wanted)
-        said = f"{deploy.store.name} has the data of {one.id}: {size_text(one.size)}, {span(seconds_since(one.at))} old."
+        said = (
+            f"{deploy.store.name} has the data of {one.id}: {size_text(one.size)}, {span(seconds_since(one.at))} old."
+        )
         return {
             "changed": True,
             "backup": one.id,
