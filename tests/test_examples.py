@@ -60,9 +60,10 @@ def test_with_its_secrets_generated_it_passes_what_needs_no_host(
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_its_whole_folder_is_an_inventory(name: str, tmp_path: Path) -> None:
-    """Whatever else lies there: digests, a schema, files of SQL, a registry's certificate."""
+    """Whatever else lies there: digests, a schema, files of SQL, certificates."""
     inventory = shutil.copytree(KIT / "examples" / name, tmp_path / name)
-    (inventory / "registry-ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    for certificate in ("registry-ca.pem", "database-ca.crt"):
+        (inventory / certificate).write_text("-----BEGIN CERTIFICATE-----\n")
     done = run("ansible-inventory", "-i", str(inventory), "--graph")
     assert done.returncode == 0, said(done)
     assert "WARNING" not in done.stderr
