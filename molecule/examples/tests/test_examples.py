@@ -62,6 +62,13 @@ def test_each_name_leads_to_its_service(host: Host, name: str) -> None:
 
 
 def test_its_history_tells_what_befell_it(host: Host, name: str) -> None:
-    """Deployed and upgraded, refused twice, and taken back; the latest first."""
-    told = json.loads(host.check_output(f"slipway history --name {name} --json"))
-    assert told
+    """Deployed, upgraded, two upgrades that failed, and back."""
+    runs = json.loads(host.check_output(f"slipway history --name {name} --json"))
+    assert [(run["verb"], run["result"]) for run in runs] == [
+        ("deploy", "good"),
+        ("deploy", "good"),
+        ("deploy", "returned"),
+        ("deploy", "failed"),
+        ("rollback", "good"),
+    ]
+    assert [run["unavailable_ms"] for run in runs[1:3]] == [0, 0]
