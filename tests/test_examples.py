@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,18 @@ def test_with_its_secrets_generated_it_passes_what_needs_no_host(
     done = run("ansible-playbook", "-i", str(inventories(name)), first_play(tmp_path))
     assert done.returncode == 0, said(done)
     assert ("runs as root in its container" in said(done)) == (name == "neuronip")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_its_whole_folder_is_an_inventory(name: str, tmp_path: Path) -> None:
+    """Whatever else lies there: digests, a schema, files of SQL, certificates."""
+    inventory = shutil.copytree(KIT / "examples" / name, tmp_path / name)
+    for certificate in ("registry-ca.pem", "database-ca.crt"):
+        (inventory / certificate).write_text("-----BEGIN CERTIFICATE-----\n")
+    done = run("ansible-inventory", "-i", str(inventory), "--graph")
+    assert done.returncode == 0, said(done)
+    assert "WARNING" not in done.stderr
+    assert said(done) == f"@all: |--@ungrouped: |--@app: | |--{name}"
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -287,6 +287,13 @@ BAD: dict[str, tuple[Change, str]] = {
         lambda s: s["api"]["config_files"].append({**SQL, "path": "/.env", "content": ["A=1"]}),
         "/.env has the format env, and its content is no mapping. Write NAME: value for each variable.",
     ),
+    "env that its schema refuses": (
+        lambda s: (
+            s["api"]["config_files"].append({"path": "/.env", "gid": 1001, "content": {"COLOR": "red"}})
+            or s["api"]["config_schema"].append({"path": "/.env", "schema": {"additionalProperties": False}})
+        ),
+        "/.env: $ has the unknown key COLOR. Remove it, or correct its spelling.",
+    ),
     "a name of no variable": (
         lambda s: s["api"]["config_files"].append({**SQL, "path": "/.env", "content": {"a-b": "1"}}),
         "/.env has the variable 'a-b', which is no name. Use letters, digits and underscores.",

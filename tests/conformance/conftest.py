@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.bench.postgres import Postgres
+from tests.conformance.programs import DATABASES, LISTEN, PEERS, build_system, build_tools
 from tests.engine.conftest import EDGE, REGISTRY, Environment, backend_image, docker, forget, free_port
 from tests.inventory_copies import copy, variables
 
@@ -16,60 +17,18 @@ HERE = Path(__file__).parent
 PREFIX = "conf-"
 REPOSITORY = f"{REGISTRY}/{PREFIX}images"
 TOOLS = f"{PREFIX}tools"
-CA = "/etc/ssl/certs/ca-certificates.crt"
-FIRST, SECOND, BROKEN = "0001", "0001 0002", "0001 0002 0003"
-VERSIONS = {
-    # Version -> the revisions of its schema, and how it behaves.
-    "1.0": (FIRST, ""),
-    "2.0": (SECOND, ""),
-    "3.0": (BROKEN, ""),
-    "3.1": (SECOND, "unhealthy"),
-    "3.2": (SECOND, "crashes"),
-}
-LISTEN = {"clearsplit": 8000, "todo": 8000, "semiont": 4000, "neuronip": 8082}
-PEERS = {"auth-server": 8080, "ai-agent": 8001, "frontend": 3000}
-PEERS_OF = {
-    "clearsplit": [],
-    "todo": ["auth-server", "ai-agent"],
-    "semiont": ["frontend"],
-    "neuronip": ["frontend"],
-}
 POSTGRES_PORT = 54331
 NETWORK = f"{PREFIX}neurondb"
-
-
-def build(name: str, version: str, target: str, base: str, **arguments: str) -> None:
-    image = f"{REPOSITORY}/{name}:{version}"
-    given = [f"--build-arg={key}={value}" for key, value in {"BASE": base, "VERSION": version, **arguments}.items()]
-    docker("build", "--quiet", f"--tag={image}", f"--target={target}", *given, str(HERE / "images"))
-    docker("push", "--quiet", image)
 
 
 @pytest.fixture(scope="session")
 def tools() -> Iterator[str]:
     """The image that most of the others start from."""
-    bases = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "slipway/base").split()
-    base = next(image for image in bases if ":trixie-" in image)
-    arguments = [
-        "--file",
-        str(HERE / "images/tools.Dockerfile"),
-        f"--secret=id=ca,src={CA}",
-        f"--build-arg=BASE={base}",
-    ]
-    docker("build", "--quiet", f"--tag={TOOLS}", *arguments, str(HERE / "images"))
+    build_tools(TOOLS)
     yield TOOLS
     for name in (*LISTEN, *PEERS):
         forget(f"{REPOSITORY}/{name}")
     docker("image", "rm", "--force", TOOLS, check=False)
-
-
-def build_system(system: str, base: str) -> None:
-    """The images of one system, in the registry of this machine."""
-    for version, (revisions, behaviour) in VERSIONS.items():
-        arguments = {"SYSTEM": system, "REVISIONS": revisions, "BEHAVIOUR": behaviour, "LISTEN": str(LISTEN[system])}
-        build(system, version, system, backend_image() if system == "neuronip" else base, **arguments)
-    for peer in PEERS_OF[system]:
-        build(peer, "1.0", "peer", base, SYSTEM="peer", REVISIONS="", LISTEN=str(PEERS[peer]))
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +102,6 @@ SETTINGS = {
     "neuronip": {"neuronip_database_host": "postgres", "neuronip_database_port": "5432"},
 }
 """What an operator fills in."""
-DATABASES = {"clearsplit": "clearsplit", "semiont": "semiont", "todo": "todo_db", "neuronip": "neuronip"}
 
 Make = Callable[[str], System]
 
@@ -160,7 +118,7 @@ def make_system(
     made: list[System] = []
 
     def make(name: str) -> System:
-        build_system(name, tools)
+        build_system(name, tools, REPOSITORY)
         inventory = copy(name, tmp_path_factory.mktemp("inventories"))
         filled_in = {
             variable: value.format(bridge=bridge, port=POSTGRES_PORT) for variable, value in SETTINGS[name].items()

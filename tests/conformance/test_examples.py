@@ -140,6 +140,11 @@ def test_semiont(make_system: Make) -> None:
 SQL = "CREATE EXTENSION IF NOT EXISTS citext;\nCREATE TABLE items (id int PRIMARY KEY, name citext);\n"
 
 
+def applied(system: System) -> list[str]:
+    """The files of SQL that the database has noted as done."""
+    return system.postgres.execute("SELECT file FROM slipway_once WHERE done ORDER BY at", "neuronip").split()
+
+
 def test_neuronip(make_system: Make, neurondb: str) -> None:
     system = make_system("neuronip")
     request = {"name": system.environment.name, "images": {}, "min_free_mb": 1, "networks": ["conf-nowhere", neurondb]}
@@ -160,18 +165,26 @@ def test_neuronip(make_system: Make, neurondb: str) -> None:
     assert system.schema() == "neuronip.sql"
     assert system.deploy("1.0").changed == []
 
-    # Another release, the same file: it is not run again, though nobody but the database knows that it has been.
-    (system.environment.folder / "ledger.jsonl").rename(system.environment.folder / "ledger.lost")
+    # Another release: the file that was applied is not run again.
     second = {"path": "/sql/002_note.sql", "content": "ALTER TABLE items ADD COLUMN note text;", "gid": 999}
     job["config_files"] += [second]
     job["migrate"]["once"] += [second["path"]]
     upgraded = system.deploy("2.0")
     assert upgraded.answers["stage"]["pending"][0]["steps"] == ["002_note.sql"]
     assert get(system.port)["version"] == "2.0"
-    assert system.postgres.execute("SELECT file, done FROM slipway_once ORDER BY at", "neuronip").split() == [
-        "neuronip.sql|t",
-        "002_note.sql|t",
-    ]
+    assert applied(system) == ["neuronip.sql", "002_note.sql"]
+
+    # The older release does not know of the newer file, and goes on with what that has added.
+    done = system.environment.slipway("rollback", "--name", system.environment.name)
+    assert done.returncode == 0, done.stderr
+    assert get(system.port)["version"] == "1.0"
+    assert applied(system) == ["neuronip.sql", "002_note.sql"]
+    assert system.environment.slipway("status", "--name", system.environment.name).returncode == 0
+
+    # Neither is run again, though nobody but the database knows that they have been.
+    (system.environment.folder / "ledger.jsonl").rename(system.environment.folder / "ledger.lost")
+    assert not system.deploy("2.0").answers["stage"]["pending"]
+    assert get(system.port)["version"] == "2.0"
 
     # A file that fails leaves nothing; one that commits a part of itself is never run a second time.
     third = {"path": "/sql/003.sql", "content": "CREATE TABLE half (id int);\nSELECT 1 / 0;", "gid": 999}

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.inventory_copies import EXAMPLES
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(sys.executable).parent
 STEP = re.compile(r"^INFO\s+\[(?P<scenario>\w+) > (?P<step>\w+)\] Executing$", re.MULTILINE)
@@ -89,6 +91,15 @@ def test_two_hosts_share_a_database_that_the_kit_runs() -> None:
     """Its side effects: a deploy, a rotated password, a restart, a password and a version that are refused."""
     wanted = ["destroy", "create", "check", "converge", "check", "idempotence", "side_effect", "verify", "destroy"]
     has_each_step_with_nothing_left_to_do(run_scenario("database"), wanted, {"app1", "app2", "database1"})
+
+
+@pytest.mark.long
+@pytest.mark.molecule
+def test_each_example_lives_by_its_own_inventory_two_on_a_host() -> None:
+    """Its side effects: an upgrade with a migration, two that fail, and the way back across the migration."""
+    wanted = ["destroy", "create", "prepare", "check", "converge", "check", "idempotence", "side_effect", "verify"]
+    wanted += ["destroy"]
+    has_each_step_with_nothing_left_to_do(run_scenario("examples"), wanted, set(EXAMPLES))
 
 
 @pytest.mark.molecule

@@ -78,6 +78,10 @@ def test_the_owner_has_the_tables_and_the_application_makes_none(host: Host) -> 
     }
 
 
+def test_what_a_new_database_is_filled_with_is_there_once(host: Host) -> None:
+    assert ask(host, "SELECT json_agg(code) FROM currencies") == ["EUR"]
+
+
 def test_it_runs_as_nobody_special_and_may_do_nothing_special(container: dict[str, Any]) -> None:
     settings = container["HostConfig"]
     assert container["Config"]["User"] == "999:999"
