@@ -30,7 +30,7 @@ from slipway.release import LABEL_NAME, LABEL_RELEASE, LABEL_STACK, Manifest, Re
 from slipway.revoked import Revocation, Revoked, among, kept_secrets, plan_revocation, way_back
 from slipway.schema import Pending, Schema, Way
 from slipway.status import status
-from slipway.store import RESTORING_FILE, Store
+from slipway.store import ARCHIVE_FILE, RESTORING_FILE, Store
 from slipway.switch import MAINTENANCE_FILE, Switch, Traffic, gate_of, stop_release
 from slipway.watch import Soak
 
@@ -488,8 +488,17 @@ class Deploy:
             self.daemon.remove_containers(mine)
             self.daemon.remove_networks(mine)
             self.daemon.remove_volumes(mine)
+            self._forget_archive()
             self.store.remove()
         return {"changed": True, "removed": ids}
+
+    def _forget_archive(self) -> None:
+        """Have no backup be started any more; those that lie at the target stay."""
+        if not (self.store.folder / ARCHIVE_FILE).exists():
+            return
+        from slipway.archive.settings import ArchiveRequest, declare  # noqa: PLC0415 - for environments that have one
+
+        declare(ArchiveRequest(name=self.store.name), self.store.root)
 
     # --- maintenance -----------------------------------------------------------------------------------------------
 

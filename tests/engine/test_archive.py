@@ -20,6 +20,7 @@ import pytest
 
 from slipway.archive.restore import BEFORE, RESTORED
 from slipway.store import RESTORING_FILE
+from tests.engine.archive_targets import s3
 from tests.engine.conftest import SECRET, Environment, Make, docker, free_port, get
 
 pytestmark = pytest.mark.docker
@@ -428,6 +429,22 @@ def test_another_host_keeps_the_archive_over_ssh_and_sees_nothing_of_it(shop: Sh
     kept = [path for path in (sftp.folder / "archive").rglob("*") if path.is_file()]
     assert kept
     assert not any(b"alice" in path.read_bytes() for path in kept)
+
+
+@pytest.mark.long
+def test_an_s3_store_keeps_the_archive_and_sees_nothing_of_it(shop: Shop, tmp_path: Path) -> None:
+    with s3(tmp_path, "backups") as target:
+        shop.declare(target=target)
+        shop.append("one")
+        backup = shop.backup()
+        shop.append("two")
+        shop.told("drill")
+        shop.restore(backup)
+        assert shop.rows() == ["one"]
+        with pytest.raises(Environment.Refused, match="cannot be reached, or does not let this host in"):
+            shop.declare(target={**target, "ca": ""})
+    assert target["secret_key"] not in "".join(shop.environment.said)
+    assert "cannot be reached" in shop.refused("backup")
 
 
 @pytest.mark.long
