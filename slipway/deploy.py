@@ -38,6 +38,10 @@ BESIDE_A_RESTORE = ("stop", "destroy", "maintenance")
 """What can be done while data is half restored."""
 
 
+BACKUP_PATIENCE = 600.0
+"""Seconds that a run waits for a backup at least."""
+
+
 class Run(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Which run a call belongs to."""
 
@@ -636,9 +640,11 @@ class Deploy:
         )
 
     def _await_others(self) -> None:
-        deadline = time.monotonic() + self.run.wait
+        began = time.monotonic()
         while (held := self.leases.read()).run not in ("", self.run.run) and not held.over:
-            if time.monotonic() >= deadline:
+            # A backup begins by itself, and nobody's deploy fails for that.
+            wait = max(self.run.wait, BACKUP_PATIENCE) if held.what in ("backup", "drill") else self.run.wait
+            if time.monotonic() >= began + wait:
                 raise HeldError(held)
             time.sleep(0.25)
 

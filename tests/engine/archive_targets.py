@@ -80,9 +80,7 @@ def sftp(folder: Path) -> Iterator[dict[str, Any]]:
         input=SFTP.format(base=base), text=True, check=True, capture_output=True,
     )  # fmt: skip
     for name in ("host", "user"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name)], check=True
-        )
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name)], check=True)
     port, name = free_port(), f"{PREFIX}sftp"
     script = (
         "cp /keys/host /etc/ssh/host && chmod 600 /etc/ssh/host && install -d -o backup-user -g backup-user -m 700 "

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from slipway.archive.restore import BEFORE, RESTORED
+from slipway.lease import Leases
 from slipway.store import RESTORING_FILE
 from tests.engine.archive_targets import s3
 from tests.engine.conftest import SECRET, Environment, Make, docker, free_port, get
@@ -536,6 +538,18 @@ def test_nothing_secret_shows_anywhere(shop: Shop) -> None:
     assert PASSWORD not in (archive / "archive.json").read_text()
     inspected = docker("inspect", *(entry["Id"] for entry in shop.environment.containers()))
     assert PASSWORD not in inspected
+
+
+@pytest.mark.long
+def test_a_deploy_waits_for_a_backup_that_began_by_itself(shop: Shop) -> None:
+    leases = Leases(shop.environment.folder)
+    leases.enter(run="timer", by="root", what="backup", fence=None)
+    ending = threading.Timer(2, leases.free)
+    ending.start()
+    began = time.monotonic()
+    shop.deploy("1.1")
+    assert time.monotonic() - began > 2
+    ending.join()
 
 
 @pytest.mark.long
