@@ -136,6 +136,11 @@ def conf(target: Target, name: str, terms: Terms, *, disk: int, port: int) -> st
             "[global]",
             *lines,
             "",
+            # While the target is gone a server that is stopped tries three times before it ends.
+            "[global:archive-push]",
+            "archive-timeout=10",
+            "io-timeout=10",
+            "",
             # A segment that is fetched is needed at once.
             "[global:archive-get]",
             "archive-async=n",

@@ -29,12 +29,19 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=secret,
 SERVE = """
 import sys
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Response
 
-# moto's own way of serving ends each connection without saying so, which over TLS is an error.
-WSGIRequestHandler.protocol_version = "HTTP/1.1"
+served = DomainDispatcherApplication(create_backend_app)
+
+# An answer without a length ends with its connection, and werkzeug ends one over TLS without saying so.
+def app(environ, start_response):
+    answer = Response.from_app(served, environ, buffered=True)
+    if environ["REQUEST_METHOD"] != "HEAD":
+        answer.content_length = len(answer.get_data())
+    return answer(environ, start_response)
+
 host, port, *tls = sys.argv[1:]
-app = DomainDispatcherApplication(create_backend_app)
 make_server(host, int(port), app, threaded=True, ssl_context=tuple(tls)).serve_forever()
 """
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
