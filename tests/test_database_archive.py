@@ -19,7 +19,12 @@ GIB = 1024**3
 
 
 def target(url: str, **change: Any) -> Target:
-    given = {"access_key": "AKIA0", "secret_key": "never-to-be-seen-s3", "ssh_key": "KEY", "known_hosts": "h ssh-ed25519 A"}
+    given = {
+        "access_key": "AKIA0",
+        "secret_key": "never-to-be-seen-s3",
+        "ssh_key": "KEY",
+        "known_hosts": "h ssh-ed25519 A",
+    }
     return Target(url=url, password=PASSWORD, **{**given, **change})
 
 
@@ -94,9 +99,7 @@ def test_a_password_that_no_line_could_hold_is_refused_and_not_shown(password: s
     assert PASSWORD not in str(refused.value)
 
 
-@pytest.mark.parametrize(
-    ("said", "bytes_"), [("20g", 20 * GIB), ("512m", GIB // 2), ("25%", 25 * GIB), ("1%", GIB)]
-)
+@pytest.mark.parametrize(("said", "bytes_"), [("20g", 20 * GIB), ("512m", GIB // 2), ("25%", 25 * GIB), ("1%", GIB)])
 def test_what_may_wait_is_a_size_or_a_share(said: str, bytes_: int) -> None:
     assert archive.queue_of(said, disk=100 * GIB + 5) == bytes_
 
@@ -187,7 +190,18 @@ def test_what_is_known_to_have_arrived_counts_until_now() -> None:
 
 @pytest.mark.parametrize(
     ("hours", "label"),
-    [(1, None), (2, None), (2.001, "2"), (4, "2"), (4.5, "4"), (6, "4"), (6.5, None), (7.5, "7"), (9, "7"), (9.5, None)],
+    [
+        (1, None),
+        (2, None),
+        (2.001, "2"),
+        (4, "2"),
+        (4.5, "4"),
+        (6, "4"),
+        (6.5, None),
+        (7.5, "7"),
+        (9, "7"),
+        (9.5, None),
+    ],
 )
 def test_one_begins_with_the_newest_backup_before_the_moment(hours: float, label: str | None) -> None:
     backups = [backup(2, 2), backup(4, 4), backup(7, 8)]
@@ -277,7 +291,10 @@ def test_the_windows_are_told_in_one_sentence() -> None:
         ("ERROR: [049]: unable to connect to 's3:443': [111] Connection refused", "cannot be reached"),
         ("ERROR: [041]: unable to open file '/x' for write: [13] Permission denied", "Nothing can be written"),
         ("ERROR: [083]: unable to write '/x': [28] No space left on device", "is full"),
-        ("ERROR: [095]: unable to verify certificate presented by 's3': [20]", "The certificate of the archive's target"),
+        (
+            "ERROR: [095]: unable to verify certificate presented by 's3': [20]",
+            "The certificate of the archive's target",
+        ),
         ("ERROR: [082]: WAL segment 0000000100 was not archived before the 60000ms timeout", "does not arrive"),
         ("ERROR: [055]: archive.info exists but backup.info is missing on repo1", "is damaged"),
         ("ERROR: [039]: HTTP request failed with 403 (Forbidden)", "does not take backup_access_key"),

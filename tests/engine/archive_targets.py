@@ -24,25 +24,17 @@ FROM {base}
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=secret,id=ca \
     if [ -s /run/secrets/ca ]; then ca="-o Acquire::https::CAInfo=/run/secrets/ca"; fi; \
     apt-get $ca update && apt-get $ca install --yes --no-install-recommends openssh-server \
-    && mkdir -p /run/sshd && useradd --create-home backup-user && rm /etc/ssh/ssh_host_*
+    && mkdir -p /run/sshd && useradd --create-home --password '*' backup-user && rm /etc/ssh/ssh_host_*
 """
 SERVE = """
 import sys
+import uvicorn
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
-from werkzeug.wrappers import Response
 
-served = DomainDispatcherApplication(create_backend_app)
-
-# An answer without a length ends with its connection, and werkzeug ends one over TLS without saying so.
-def app(environ, start_response):
-    answer = Response.from_app(served, environ, buffered=True)
-    if environ["REQUEST_METHOD"] != "HEAD":
-        answer.content_length = len(answer.get_data())
-    return answer(environ, start_response)
-
-host, port, *tls = sys.argv[1:]
-make_server(host, int(port), app, threaded=True, ssl_context=tuple(tls)).serve_forever()
+# By another server than moto's own, which ends each connection over TLS without saying so.
+host, port, cert, key = sys.argv[1:]
+app = DomainDispatcherApplication(create_backend_app)
+uvicorn.run(app, interface="wsgi", host=host, port=int(port), ssl_certfile=cert, ssl_keyfile=key)
 """
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
@@ -87,9 +79,7 @@ def sftp(folder: Path) -> Iterator[dict[str, Any]]:
         input=SFTP.format(base=base), text=True, check=True, capture_output=True,
     )  # fmt: skip
     for name in ("host", "user"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name)], check=True
-        )
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name)], check=True)
     port, name = free_port(), f"{PREFIX}sftp"
     script = (
         "cp /keys/host /etc/ssh/host && chmod 600 /etc/ssh/host && install -d -o backup-user -g backup-user -m 700 "
