@@ -525,7 +525,7 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
     )
     yield meaning(
         r"do not match the (?:running|database)|does not match the (?:stanza|database)|system.id",
-        f"The archive at {where} is another database server's.",
+        foreign(where),
         "Restore that one here (playbooks/database-restore.yml), or name another folder in backup_target.",
     )
     yield meaning(
@@ -533,6 +533,11 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         f"The archive at {where} is damaged: what lies there is not what was written.",
         "Go back to a moment of another backup, or put the files back from where the target itself is backed up.",
     )
+
+
+def foreign(where: str) -> str:
+    """That the archive is not of the cluster that runs."""
+    return f"The archive at {where} is of another database server than the one that runs here."
 
 
 def wrong(said: str, where: str, code: int) -> SlipwayError:
