@@ -118,10 +118,11 @@ def conf(target: Target, name: str, terms: Terms, *, disk: int, port: int) -> st
         "compress-type": "zst",
         "start-fast": "y",
         "io-timeout": "30",
-        # Nothing of the container can be written to but this, and the server's log has it all.
-        "spool-path": "/tmp/pgbackrest",  # noqa: S108
+        # The server's log has it all.
         "log-level-file": "off",
-        "archive-async": "y",
+        # Not by a process in the background: where one ends badly, PostgreSQL, which is the first process of its
+        # container and so its parent, takes it for one of its own that crashed, and ends all connections.
+        "archive-async": "n",
         "archive-push-queue-max": str(queue_of(terms.queue, disk=disk)),
     }
     if broken := [option for option, value in options.items() if "\n" in value or value != value.strip()]:
@@ -138,12 +139,7 @@ def conf(target: Target, name: str, terms: Terms, *, disk: int, port: int) -> st
             "",
             # While the target is gone a server that is stopped tries three times before it ends.
             "[global:archive-push]",
-            "archive-timeout=10",
             "io-timeout=10",
-            "",
-            # A segment that is fetched is needed at once.
-            "[global:archive-get]",
-            "archive-async=n",
             "",
             f"[{STANZA}]",
             "pg1-path=/var/lib/postgresql/data",

@@ -80,6 +80,13 @@ def database(tmp_path: Path, image: str, target: Path) -> Iterator[Archived]:
     one.remove()
 
 
+def log_of(container: str) -> str:
+    done = subprocess.run(
+        ["docker", "logs", container], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return done.stdout
+
+
 def between() -> str:
     """A second in which nothing else happens."""
     time.sleep(1.5)
@@ -128,7 +135,7 @@ def test_one_goes_back_to_the_second_and_then_again(database: Archived) -> None:
     looked_at = {
         "what the engine says": "".join(database.said),
         "docker inspect": docker("inspect", database.container),
-        "the log of the server": docker("logs", database.container),
+        "the log of the server": log_of(database.container),
         "the Compose file": (database.folder / "compose.yml").read_text() + (database.folder / ".env").read_text(),
         "what is noted": (database.folder / "archive.json").read_text(),
     }
@@ -191,6 +198,7 @@ def test_a_target_that_is_gone_or_damaged_is_said_and_never_a_success(database: 
         assert time.monotonic() < deadline
         time.sleep(0.5)
     assert warnings[0].startswith("Archiving fails: nothing has arrived since")
+    assert "terminating any other active server processes" not in log_of(database.container)
     assert database.notes() == [1]
     shutil.chown(repository, 999, 999)
 
@@ -319,7 +327,7 @@ def test_a_target_elsewhere_takes_and_gives_back(tmp_path: Path, image: str, kin
                 with pytest.raises(RefusedError, match="The certificate of the archive's target"):
                     database.ask(archive={**database.archive, "ca": ""})
             assert database.notes() == [1]
-            shown = "".join(database.said) + docker("inspect", database.container) + docker("logs", database.container)
+            shown = "".join(database.said) + docker("inspect", database.container) + log_of(database.container)
             assert "never-to-be-seen" not in shown
             assert "PRIVATE KEY" not in shown
         finally:
