@@ -102,7 +102,7 @@ def test_the_database_is_laid_out_from_the_defaults_of_its_role() -> None:
     assert (service["network_mode"], service["read_only"], service["cap_drop"]) == ("host", True, ["ALL"])
     assert (service["stop_signal"], service["stop_grace_period"]) == ("SIGINT", "120s")
     assert service["environment"]["PGPORT"] == "5433"
-    assert document["volumes"]["data"]["name"] == "shop-production-database-${DATABASE_MAJOR:?}"
+    assert document["volumes"]["data"]["name"] == "${DATABASE_VOLUME:?}"
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ options:
     default: {}
   archive:
     description:
-      - Where its log and its backups go (C(url), C(password), and what else opens that target); nowhere without a C(url).
+      - Where its log and its backups go (C(url), C(password), what else opens that target); nowhere without a C(url).
         A segment of the log is seen to arrive there before this is done.
     type: dict
     default: {}

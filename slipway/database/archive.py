@@ -118,10 +118,11 @@ def conf(target: Target, name: str, terms: Terms, *, disk: int, port: int) -> st
         "compress-type": "zst",
         "start-fast": "y",
         "io-timeout": "30",
-        # Nothing of the container can be written to but this, and the server's log has it all.
-        "spool-path": "/tmp/pgbackrest",  # noqa: S108
+        # The server's log has it all.
         "log-level-file": "off",
-        "archive-async": "y",
+        # Not by a process in the background: where one ends badly, PostgreSQL, which is the first process of its
+        # container and so its parent, takes it for one of its own that crashed, and ends all connections.
+        "archive-async": "n",
         "archive-push-queue-max": str(queue_of(terms.queue, disk=disk)),
     }
     if broken := [option for option, value in options.items() if "\n" in value or value != value.strip()]:
@@ -136,9 +137,9 @@ def conf(target: Target, name: str, terms: Terms, *, disk: int, port: int) -> st
             "[global]",
             *lines,
             "",
-            # A segment that is fetched is needed at once.
-            "[global:archive-get]",
-            "archive-async=n",
+            # While the target is gone a server that is stopped tries three times before it ends.
+            "[global:archive-push]",
+            "io-timeout=10",
             "",
             f"[{STANZA}]",
             "pg1-path=/var/lib/postgresql/data",
@@ -520,7 +521,7 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
     )
     yield meaning(
         r"do not match the (?:running|database)|does not match the (?:stanza|database)|system.id",
-        f"The archive at {where} is another database server's.",
+        foreign(where),
         "Restore that one here (playbooks/database-restore.yml), or name another folder in backup_target.",
     )
     yield meaning(
@@ -528,6 +529,11 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         f"The archive at {where} is damaged: what lies there is not what was written.",
         "Go back to a moment of another backup, or put the files back from where the target itself is backed up.",
     )
+
+
+def foreign(where: str) -> str:
+    """That the archive is not of the cluster that runs."""
+    return f"The archive at {where} is of another database server than the one that runs here."
 
 
 def wrong(said: str, where: str, code: int) -> SlipwayError:

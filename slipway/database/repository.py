@@ -185,7 +185,7 @@ class Repository:
             said.append("the archive goes on with the new version")
         elif there != system:
             raise PreflightError(
-                FOREIGN.format(where=self.about.where),
+                archive.foreign(self.about.where),
                 "Restore that one here (playbooks/database-restore.yml), or name another folder in backup_target.",
             )
         self.arrive()
@@ -247,7 +247,7 @@ class Repository:
         if archiver is None:
             warnings.append("The database does not run, so nothing is archived.")
         elif contents.system and archiver.system != contents.system:
-            warnings.append(FOREIGN.format(where=self.about.where))
+            warnings.append(archive.foreign(self.about.where))
         elif complaint := archiver.complaint(datetime.now(UTC)):
             warnings.append(complaint)
         found: list[Window] = []
@@ -297,7 +297,6 @@ class Report(msgspec.Struct, kw_only=True, frozen=True):
 
 
 WORDS = {"full": "full", "diff": "since full", "incr": "incremental"}
-FOREIGN = "The archive at {where} is of another database server than the one that runs here."
 GAP = "Between these, log is missing: it was given up while the target could not be reached."
 
 

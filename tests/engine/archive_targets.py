@@ -24,18 +24,17 @@ FROM {base}
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=secret,id=ca \
     if [ -s /run/secrets/ca ]; then ca="-o Acquire::https::CAInfo=/run/secrets/ca"; fi; \
     apt-get $ca update && apt-get $ca install --yes --no-install-recommends openssh-server \
-    && mkdir -p /run/sshd && useradd --create-home backup-user && rm /etc/ssh/ssh_host_*
+    && mkdir -p /run/sshd && useradd --create-home --password '*' backup-user && rm /etc/ssh/ssh_host_*
 """
 SERVE = """
 import sys
+import uvicorn
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
 
-# moto's own way of serving ends each connection without saying so, which over TLS is an error.
-WSGIRequestHandler.protocol_version = "HTTP/1.1"
-host, port, *tls = sys.argv[1:]
+# By another server than moto's own, which ends each connection over TLS without saying so.
+host, port, cert, key = sys.argv[1:]
 app = DomainDispatcherApplication(create_backend_app)
-make_server(host, int(port), app, threaded=True, ssl_context=tuple(tls)).serve_forever()
+uvicorn.run(app, interface="wsgi", host=host, port=int(port), ssl_certfile=cert, ssl_keyfile=key)
 """
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 

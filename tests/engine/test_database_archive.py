@@ -1,0 +1,337 @@
+"""The archive of a bundled database on the engine of this machine: its log and its backups go there, and lead back."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slipway.database import wire
+from tests.engine import archive_targets, postgres
+from tests.engine.conftest import PREFIX, RefusedError, docker, free_port
+from tests.engine.test_database import Database
+
+NAME = f"{PREFIX}db"
+PASSWORD = "never-to-be-seen-archive-0123456789"
+OTHER = "never-to-be-seen-other-0123456789"
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    yield postgres.build()
+    postgres.remove_images()
+
+
+class Archived(Database):
+    """A database with an archive."""
+
+    def __init__(self, root: Path, image: str, target: dict[str, Any]) -> None:
+        super().__init__(root, image, free_port())
+        self.archive = {"password": PASSWORD, **target}
+
+    def ask(self, **change: Any) -> dict[str, Any]:
+        return super().ask(**{"archive": self.archive, **change})
+
+    def sql(self, statement: str) -> list[list[Any]]:
+        with self.as_("owner") as owner:
+            found: list[list[Any]] = owner.ask(statement)
+        return found
+
+    def note(self, number: int) -> None:
+        """A row at a second of its own."""
+        self.sql("CREATE TABLE IF NOT EXISTS noted (n int)")
+        self.sql(f"INSERT INTO noted VALUES ({number})")  # noqa: S608 - a number
+
+    def notes(self) -> list[int]:
+        return sorted(row[0] for row in self.sql("SELECT n FROM noted"))
+
+    def restore(self, to: str, **change: Any) -> dict[str, Any]:
+        return self.call("database-restore", {"name": NAME, "to": to, **change})
+
+    def backup(self) -> dict[str, Any]:
+        return self.call("database-backup", {"name": NAME})
+
+    def remove(self) -> None:
+        docker("rm", "--force", f"slipway-{NAME}-database-restore", check=False)
+        super().ask(state="absent", purge=True)
+        assert docker("volume", "ls", "--quiet", "--filter", f"name={NAME}") == ""
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "target"
+
+
+@pytest.fixture
+def database(tmp_path: Path, image: str, target: Path) -> Iterator[Archived]:
+    """One whose archive is a folder."""
+    one = Archived(tmp_path / "root", image, {"url": str(target)})
+    yield one
+    one.remove()
+
+
+def log_of(container: str) -> str:
+    done = subprocess.run(
+        ["docker", "logs", container], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return done.stdout
+
+
+def between() -> str:
+    """A second in which nothing else happens."""
+    time.sleep(1.5)
+    now = datetime.now(UTC)
+    time.sleep(1.5)
+    return now.isoformat(timespec="milliseconds")
+
+
+def test_one_goes_back_to_the_second_and_then_again(database: Archived) -> None:
+    database.ask(archive=None)
+    with pytest.raises(RefusedError, match="Nothing is archived of the database"):
+        database.backup()
+    assert "a segment of its log arrives there" in database.ask()["msg"]
+    assert not database.ask()["changed"]
+    assert database.backup()["kind"] == "full"
+    database.note(1)
+    first = between()
+    database.note(2)
+    assert "goes back to" in database.restore(first, check=True)["msg"]
+    assert database.notes() == [1, 2]
+
+    answer = database.restore(first)
+    assert answer["kept"] == f"{NAME}-database-17"
+    assert database.notes() == [1]
+    # What is declared is still there, archiving goes on, and the password is today's.
+    assert not database.ask()["changed"]
+
+    database.note(3)
+    second = between()
+    database.note(4)
+    assert database.backup()["kind"] == "incr"
+    again = database.restore(second)
+    assert again["kept"] != answer["kept"]
+    assert database.notes() == [1, 3]
+    # From before the first way back on, too.
+    assert database.restore(first)["changed"]
+    assert database.notes() == [1]
+    assert database.restore("latest")["changed"]
+    assert database.notes() == [1]
+    with pytest.raises(RefusedError, match=r"cannot go back to 2020-01-01\. One can go back to any second from 20"):
+        database.restore("2020-01-01")
+    told = database.slipway("db", "backups")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "One can go back to any second from" in told.stdout
+
+    looked_at = {
+        "what the engine says": "".join(database.said),
+        "docker inspect": docker("inspect", database.container),
+        "the log of the server": log_of(database.container),
+        "the Compose file": (database.folder / "compose.yml").read_text() + (database.folder / ".env").read_text(),
+        "what is noted": (database.folder / "archive.json").read_text(),
+    }
+    assert not [where for where, text in looked_at.items() if "never-to-be-seen" in text]
+    conf = (database.folder / "conf/pgbackrest.conf").stat()
+    assert (conf.st_mode & 0o777, conf.st_uid) == (0o400, 999)
+    assert (database.folder.parent.parent / "target" / f"{NAME}-wal").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.long
+def test_no_command_line_shows_a_secret(database: Archived) -> None:
+    seen: list[str] = []
+    end = threading.Event()
+
+    def watch() -> None:
+        while not end.is_set():
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    if b"never-to-be-seen" in (line := path.read_bytes()):
+                        seen.append(line.decode(errors="replace"))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        database.ask()
+        database.backup()
+        database.restore("latest")
+    finally:
+        end.set()
+        watching.join()
+    assert seen == []
+
+
+def test_a_password_that_is_wrong_is_one_sentence_and_the_database_goes_on(database: Archived) -> None:
+    database.ask()
+    database.backup()
+    database.note(1)
+    with pytest.raises(RefusedError, match="cannot be read with backup_password") as refused:
+        database.ask(archive={**database.archive, "password": OTHER})
+    assert OTHER not in refused.value.details
+    for act in (database.backup, lambda: database.restore("latest")):
+        with pytest.raises(RefusedError, match="cannot be read with backup_password"):
+            act()
+    assert database.notes() == [1]
+    assert "a segment of its log arrives there" in database.ask()["msg"]
+    with pytest.raises(RefusedError, match="There is no backup_password, or a very short one"):
+        database.ask(archive={**database.archive, "password": "short"})
+
+
+@pytest.mark.long
+def test_a_target_that_is_gone_or_damaged_is_said_and_never_a_success(database: Archived, target: Path) -> None:
+    database.ask()
+    database.backup()
+    database.note(1)
+    repository = target / f"{NAME}-wal"
+    shutil.chown(repository, 0, 0)
+    with pytest.raises(RefusedError, match="Nothing can be written"):
+        database.backup()
+    docker("exec", database.container, "psql", "--command", "SELECT pg_switch_wal()")
+    deadline = time.monotonic() + 30
+    while not (warnings := database.ask()["warnings"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert warnings[0].startswith("Archiving fails: nothing has arrived since")
+    assert "terminating any other active server processes" not in log_of(database.container)
+    assert database.notes() == [1]
+    shutil.chown(repository, 999, 999)
+
+    for bundle in (repository / "backup/main").glob("2*/bundle/*"):
+        content = bytearray(bundle.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        bundle.write_bytes(content)
+    with pytest.raises(RefusedError, match=r"damaged|cannot be read with backup_password"):
+        database.restore("latest")
+    assert database.notes() == [1]
+    assert not (database.folder / "restoring.json").exists()
+
+
+@pytest.mark.long
+def test_an_archive_of_another_server_is_left_alone_and_can_be_restored_here(database: Archived) -> None:
+    database.ask()
+    database.backup()
+    database.note(1)
+    docker("exec", database.container, "pgbackrest", "--stanza=main", "check")
+    # The host is lost with all that is on it.
+    Database.ask(database, state="absent", purge=True)
+    with pytest.raises(RefusedError, match="is of another database server"):
+        database.ask()
+    database.restore("latest")
+    assert database.notes() == [1]
+    assert not database.ask()["changed"]
+
+
+MOMENTS: dict[str, Callable[[Archived], bool]] = {
+    "while it fetches": lambda database: bool(
+        docker("ps", "--quiet", "--filter", f"name=slipway-{NAME}-database-restore")
+    ),
+    "while it reads the log": lambda database: (
+        "listen_addresses=" in docker("inspect", f"slipway-{NAME}-database-restore", check=False)
+    ),
+    "at the swap": lambda database: (
+        "DATABASE_VOLUME=" + NAME + "-database-17-" in (database.folder / ".env").read_text()
+    ),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_one_that_was_killed_ends_well_when_it_is_repeated(database: Archived, moment: str) -> None:
+    database.ask()
+    database.backup()
+    database.note(1)
+    to = between()
+    database.note(2)
+    command = [sys.executable, "-m", "slipway.cli", "--root", str(database.root), "db", "restore", "--to", to]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as call:
+        deadline = time.monotonic() + 60
+        while not MOMENTS[moment](database):
+            assert call.poll() is None, "it ended before the moment to kill it"
+            assert time.monotonic() < deadline
+        call.send_signal(signal.SIGKILL)
+    if moment != "at the swap":
+        assert database.notes() == [1, 2], "the old data serves until the swap"
+    assert database.restore(to)["changed"]
+    assert database.notes() == [1]
+    assert not database.ask()["changed"]
+    assert docker("ps", "--all", "--quiet", "--filter", f"name=slipway-{NAME}-database-restore") == ""
+    volumes = docker("volume", "ls", "--quiet", "--filter", f"name={NAME}-database").split()
+    assert len(volumes) == 2, "what was cut off is removed"
+
+
+@pytest.mark.long
+def test_no_acknowledged_row_is_lost_when_the_server_is_killed(database: Archived) -> None:
+    database.ask()
+    database.sql("CREATE TABLE written (writer int, n int)")
+    acknowledged: dict[int, int] = {}
+
+    def write(writer: int) -> None:
+        with suppress(wire.WireError), database.as_("owner") as owner:
+            for number in range(1_000_000):
+                owner.ask(f"INSERT INTO written VALUES ({writer}, {number})")  # noqa: S608 - numbers
+                acknowledged[writer] = number
+
+    for life in range(3):
+        writers = [threading.Thread(target=write, args=[4 * life + one]) for one in range(4)]
+        for one in writers:
+            one.start()
+        time.sleep(2)
+        docker("kill", "--signal=KILL", database.container)
+        for one in writers:
+            one.join()
+        docker("start", database.container)
+        database.ask()
+    found = {writer: (least, most, count) for writer, least, most, count in database.sql(
+        "SELECT writer, min(n), max(n), count(*) FROM written GROUP BY writer")}  # fmt: skip
+    assert len(acknowledged) == 12
+    assert sum(acknowledged.values()) > 1000
+    for writer, last in acknowledged.items():
+        least, most, count = found[writer]
+        assert (least, count) == (0, most + 1)
+        assert most >= last
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["s3", "sftp"])
+def test_a_target_elsewhere_takes_and_gives_back(tmp_path: Path, image: str, kind: str) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    serving = archive_targets.s3(keys, "shop") if kind == "s3" else archive_targets.sftp(keys)
+    with serving as given:
+        database = Archived(tmp_path / "root", image, given)
+        try:
+            database.ask(archive=None)
+            container, since = database.born().split()
+            database.ask()
+            assert database.born().split() == [container, since], "to archive is a reload"
+            assert database.backup()["kind"] == "full"
+            database.note(1)
+            to = between()
+            database.note(2)
+            database.restore(to)
+            assert database.notes() == [1]
+            wrong = (
+                {"secret_key": "x" * 40}
+                if kind == "s3"
+                else {"known_hosts": given["known_hosts"].replace("AAAA", "AAAB")}
+            )
+            if kind == "sftp":
+                with pytest.raises(RefusedError, match="shows another host key"):
+                    database.ask(archive={**database.archive, **wrong})
+            else:
+                with pytest.raises(RefusedError, match="The certificate of the archive's target"):
+                    database.ask(archive={**database.archive, "ca": ""})
+            assert database.notes() == [1]
+            shown = "".join(database.said) + docker("inspect", database.container) + log_of(database.container)
+            assert "never-to-be-seen" not in shown
+            assert "PRIVATE KEY" not in shown
+        finally:
+            database.remove()
