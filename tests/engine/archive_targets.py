@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import ssl
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+from lab.commands import KIT, alone
 from lab.registry import certificate
 from tests.engine.conftest import PREFIX, docker, free_port
 
@@ -36,6 +39,7 @@ host, port, cert, key = sys.argv[1:]
 app = DomainDispatcherApplication(create_backend_app)
 uvicorn.run(app, interface="wsgi", host=host, port=int(port), ssl_certfile=cert, ssl_keyfile=key)
 """
+REQUIREMENTS = Path(__file__).with_name("requirements-s3.txt")
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -46,7 +50,7 @@ def s3(folder: Path, bucket: str) -> Iterator[dict[str, Any]]:
     certificate(ca_key, ca, "Slipway test CA", "basicConstraints=critical,CA:TRUE")
     certificate(key, cert, HOST, f"subjectAltName=IP:{HOST}", signed_by=("-CA", ca, "-CAkey", ca_key))
     port = free_port()
-    command = [sys.executable, "-c", SERVE, HOST, str(port), cert, key]
+    command = [_python(), "-c", SERVE, HOST, str(port), cert, key]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             context = ssl.create_default_context(cafile=ca)
@@ -66,6 +70,21 @@ def s3(folder: Path, bucket: str) -> Iterator[dict[str, Any]]:
             }
         finally:
             server.terminate()
+
+
+def _python() -> str:
+    """A Python that has moto; made once, and anew when what it is to have changes."""
+    key = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
+    home = KIT / ".cache" / f"s3-{key}"
+    with alone("s3"):
+        if not home.exists():
+            making = home.with_name(f"{home.name}.{os.getpid()}")
+            subprocess.run([sys.executable, "-m", "venv", str(making)], check=True)
+            install = ["install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+            python = str(making / "bin" / "python")
+            subprocess.run([python, "-m", "pip", *install, "--requirement", str(REQUIREMENTS)], check=True)
+            making.rename(home)
+    return str(home / "bin" / "python")
 
 
 @contextmanager
