@@ -118,6 +118,9 @@ class Restore:
         """Restore. Raises :class:`PreflightError` where what is lost is not confirmed, with nothing changed, and
         :class:`UnhealthyError` where it failed, with the data and the release of before serving again."""
         deploy = self._deploy
+        if not wanted.database and deploy.store.current() is None:
+            # The database of a new host was restored before anything was deployed there.
+            return {"changed": False}
         work = self._chosen(wanted)
         one = work.one
         if deploy.run.check:

@@ -522,7 +522,7 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
     yield meaning(
         r"do not match the (?:running|database)|does not match the (?:stanza|database)|system.id",
         foreign(where),
-        "Restore that one here (playbooks/database-restore.yml), or name another folder in backup_target.",
+        "Restore that one here (slipway db restore --to latest), or name another folder in backup_target.",
     )
     yield meaning(
         r"checksum|corrupt|info is missing|missing file|unable to open missing file|error restoring|raised from local",

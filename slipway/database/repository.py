@@ -186,7 +186,7 @@ class Repository:
         elif there != system:
             raise PreflightError(
                 archive.foreign(self.about.where),
-                "Restore that one here (playbooks/database-restore.yml), or name another folder in backup_target.",
+                "Restore that one here (slipway db restore --to latest), or name another folder in backup_target.",
             )
         self.arrive()
         write_proof(self.folder, Proof(system=system, proven=True))
