@@ -144,14 +144,14 @@ def _upgrade(data: bytes, root: Path) -> dict[str, Any]:
     return upgrade.upgrade(protocol.decode_request(data, host.DatabaseRequest), root)
 
 
-def _database_backup(data: bytes, root: Path) -> dict[str, Any]:
+def _backup(data: bytes, root: Path) -> dict[str, Any]:
     from slipway.database import repository  # noqa: PLC0415 - as above
 
     request = protocol.decode_request(data, repository.BackupRequest)
     return repository.Repository(request.name, root).backup(check=request.check)
 
 
-def _database_restore(data: bytes, root: Path) -> dict[str, Any]:
+def _restore(data: bytes, root: Path) -> dict[str, Any]:
     from slipway.database import restore  # noqa: PLC0415 - as above
 
     return restore.restore(protocol.decode_request(data, restore.RestoreRequest), root)
@@ -184,8 +184,8 @@ HANDLERS: dict[str, Handler] = {
     "stack": _stack,
     "database": _database,
     "upgrade": _upgrade,
-    "database-backup": _database_backup,
-    "database-restore": _database_restore,
+    "database-backup": _backup,
+    "database-restore": _restore,
     "reach": _reach,
 }
 
