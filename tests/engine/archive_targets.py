@@ -13,7 +13,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 from lab.registry import certificate
-from tests.engine.conftest import KIT, PREFIX, docker, free_port
+from tests.engine.conftest import PREFIX, docker, free_port
 
 HOST = "127.0.0.1"
 PATIENCE = 30.0
@@ -26,9 +26,6 @@ RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=secret,
     apt-get $ca update && apt-get $ca install --yes --no-install-recommends openssh-server \
     && mkdir -p /run/sshd && useradd --create-home --password '*' backup-user && rm /etc/ssh/ssh_host_*
 """
-S3_SERVER = ["flask-cors==6.0.5", "flask==3.1.3", "moto[s3]==5.2.5", "uvicorn==0.54.0"]
-"""In an environment of its own, since it wants an older python-dateutil than the engine."""
-S3_ENVIRONMENT = KIT / ".cache" / "s3-server"
 SERVE = """
 import sys
 import uvicorn
@@ -42,16 +39,6 @@ uvicorn.run(app, interface="wsgi", host=host, port=int(port), ssl_certfile=cert,
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
-def _s3_python() -> str:
-    """The Python that has the server, which is fetched once."""
-    made = S3_ENVIRONMENT / "made"
-    if not made.exists() or made.read_text() != "\n".join(S3_SERVER):
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(S3_ENVIRONMENT)], check=True)
-        subprocess.run([str(S3_ENVIRONMENT / "bin/pip"), "install", "--quiet", *S3_SERVER], check=True)
-        made.write_text("\n".join(S3_SERVER))
-    return str(S3_ENVIRONMENT / "bin/python")
-
-
 @contextmanager
 def s3(folder: Path, bucket: str) -> Iterator[dict[str, Any]]:
     """A store with one bucket, as `archive` of a request names it."""
@@ -59,7 +46,7 @@ def s3(folder: Path, bucket: str) -> Iterator[dict[str, Any]]:
     certificate(ca_key, ca, "Slipway test CA", "basicConstraints=critical,CA:TRUE")
     certificate(key, cert, HOST, f"subjectAltName=IP:{HOST}", signed_by=("-CA", ca, "-CAkey", ca_key))
     port = free_port()
-    command = [_s3_python(), "-c", SERVE, HOST, str(port), cert, key]
+    command = [sys.executable, "-c", SERVE, HOST, str(port), cert, key]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             context = ssl.create_default_context(cafile=ca)
