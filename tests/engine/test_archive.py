@@ -123,6 +123,7 @@ def test_a_backup_is_verified_before_it_leaves_and_a_drill_restores_it_from_the_
     assert drill.data_age > 0
 
 
+@pytest.mark.long
 def test_a_restore_says_what_is_lost_and_waits_for_a_yes(shop: Shop) -> None:
     shop.append("one")
     backup = shop.backup()
@@ -266,6 +267,7 @@ def test_a_backup_that_is_killed_is_none_and_the_next_one_goes_through(shop: Sho
     assert len(json.loads(shop.told("backups", "--json"))) == 1
 
 
+@pytest.mark.long
 def test_a_damaged_archive_is_found_by_the_drill(shop: Shop) -> None:
     shop.append("one")
     shop.backup()

@@ -95,6 +95,7 @@ def between() -> str:
     return now.isoformat(timespec="milliseconds")
 
 
+@pytest.mark.long
 def test_one_goes_back_to_the_second_and_then_again(database: Archived) -> None:
     database.ask(archive=None)
     with pytest.raises(RefusedError, match="Nothing is archived of the database"):
