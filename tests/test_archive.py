@@ -119,6 +119,8 @@ def restic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("Fatal: unable to save snapshot: write /b/x: no space left on device", "is full"),
         ("subprocess ssh: ssh: connect to host 10.0.0.9 port 22: Connection refused\nFatal: unable to open repository",
          "cannot be reached, or does not let this host in"),
+        ("Fatal: unable to open config file: Stat: Get \"https://s3.example/b\": dial tcp 10.0.0.9:443: connect: "
+         "connection refused\nIs there a repository at the following location?\ns3:https://s3.example", "be reached"),
         ("subprocess ssh: Host key verification failed.", "does not let this host in"),
         ("Fatal: unable to open repository: client.BucketExists: Access Denied", "does not let this host in"),
         ("Load(<data/1>) failed: ciphertext verification failed", "is damaged"),

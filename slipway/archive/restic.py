@@ -41,10 +41,13 @@ UNREACHABLE = re.compile(
     r"connection refused|no route to host|network is unreachable|i/o timeout|connection reset|connection lost"
     r"|could not resolve|no such host|connection timed out|subprocess ssh exited|Host key verification failed"
     r"|Permission denied \(publickey|AccessDenied|Access Denied|InvalidAccessKeyId|SignatureDoesNotMatch"
-    r"|certificate signed by unknown authority|broken pipe|Client\.GetObject|unable to start the sftp session"
-    r"|file does not exist|no such file or directory|permission denied|read-only file system|NoSuchBucket",
+    r"|certificate signed by unknown authority|broken pipe|Client\.GetObject|unable to start the sftp session",
     re.IGNORECASE,
 )
+GONE = re.compile(
+    r"file does not exist|no such file or directory|permission denied|read-only file system|NoSuchBucket", re.IGNORECASE
+)
+"""Also where there is no archive yet."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -84,7 +87,7 @@ class Restic:
     def ready(self) -> bool:
         """Whether there is an archive that opens. Raises :class:`SlipwayError` where that cannot be told."""
         done = self._run("cat", "config")
-        if done.returncode and ABSENT in done.stderr and not self._lost(done.stderr):
+        if done.returncode and ABSENT in done.stderr and not UNREACHABLE.search(done.stderr):
             return False
         self._told(done, "looked at")
         return True
@@ -206,10 +209,6 @@ class Restic:
             environment["AWS_SHARED_CREDENTIALS_FILE"] = str(self._folder / CREDENTIALS_FILE)
         return environment
 
-    def _lost(self, said: str) -> bool:
-        """Whether the folder of a folder's archive cannot even be looked into."""
-        return self.place.kind != "folder" and "no such bucket" in said.lower()
-
     def _told(self, done: subprocess.CompletedProcess[str], verb: str) -> subprocess.CompletedProcess[str]:
         """Raise :class:`SlipwayError` with what restic's complaint means."""
         if done.returncode == 0:
@@ -224,11 +223,12 @@ class Restic:
             raise SlipwayError(
                 f"The target {where} is full.", "Free some space there, or keep fewer backups: backup_keep."
             )
-        if ABSENT in said:
+        unreachable = UNREACHABLE.search(said)
+        if ABSENT in said and not unreachable:
             raise SlipwayError(
                 f"There is no archive at {where}.", "Correct backup_target, or run playbooks/archive.yml to make one."
             )
-        if UNREACHABLE.search(said) and not DAMAGE.search(said):
+        if (unreachable or GONE.search(said)) and not DAMAGE.search(said):
             raise SlipwayError(
                 f"The target {where} cannot be reached, or does not let this host in.",
                 "Restic's words are below.",

@@ -478,7 +478,7 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
     yield meaning(
         r"host key|hostkey|known.hosts",
         f"The host of the archive at {where} shows another host key than backup_known_hosts has.",
-        "Compare it with the host's own, and correct backup_known_hosts where it was replaced.",
+        "Compare it with the host's own, and put all that ssh-keyscan prints of it into backup_known_hosts.",
     )
     yield meaning(
         r"public key authentication|publickey|authentication failed|unable to initialize.*key|invalid private key",

@@ -94,10 +94,10 @@ def test_staging_gets_the_data_of_production_without_what_nobody_may_see(sites: 
     refused = staging.play("restore", ok=False, restore_from="production")
     backup = refused.partition("confirm_data_loss=")[2].split(". ")[0].split()[0].rstrip(".")
     assert "what was written since is lost" in refused
-    assert [one["title"] for one in staging.ask("documents")["items"]] == ["A test"]
+    assert [one["title"] for one in staging.ask("documents")["documents"]] == ["A test"]
 
     staging.play("restore", restore_from="production", confirm_data_loss=backup)
-    [document] = staging.ask("documents")["items"]
+    [document] = staging.ask("documents")["documents"]
     assert document["title"] == "Document 1"
     assert staging.ask("documents/1")["content"] == "Its content was taken out."
     assert production.ask("documents/1")["title"] == "The salary of Alice"
