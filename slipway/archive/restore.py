@@ -34,7 +34,7 @@ from slipway.archive.restic import Restic
 from slipway.archive.settings import Archive
 from slipway.backups import Backup, Backups, compare, span
 from slipway.edge import Maintenance
-from slipway.errors import PreflightError, SlipwayError
+from slipway.errors import PreflightError, SlipwayError, UnhealthyError
 from slipway.plan import Activation
 from slipway.release import Manifest
 from slipway.schema import Way
@@ -63,6 +63,8 @@ class Mark(msgspec.Struct, kw_only=True):
     """The backups of the live databases that were taken before, among those before migrations."""
     maintenance: bool = False
     """Whether users were kept out before, so that they stay out."""
+    half: bool = False
+    """Whether the live data may be half of before and half from the archive."""
 
 
 class Wanted(msgspec.Struct, kw_only=True, frozen=True):
@@ -109,8 +111,6 @@ class Restore:
         self._source = source or deploy.store.name
         self._restic = restic or self._archive.restic
         self._path = deploy.store.folder / RESTORING_FILE
-        self._whole = True
-        """Whether the live data is all of before, and nothing of what comes from the archive."""
 
     # --- the whole of it -------------------------------------------------------------------------------------------
 
@@ -163,6 +163,11 @@ class Restore:
         current = deploy.store.current()
         if mark is None or deploy.run.check or current is None:
             return {"changed": mark is not None}
+        if mark.half:
+            raise UnhealthyError(
+                f"The data of {deploy.store.name} is half restored here, so users stay kept out.",
+                "Run the restore again, of the same backup or of another one.",
+            )
         with deploy.holding("restore"):
             manifest = deploy.store.manifest(current)
             deploy.bring_up(manifest)
@@ -251,14 +256,15 @@ class Restore:
     def _restore(self, work: Work, wanted: Wanted) -> None:
         deploy = self._deploy
         current, target, one = work.current, work.target, work.one
-        began = self._read()
         mark = self._mark(one.id)
-        self._whole = began is None
-        if began:
-            # It was killed, and may have replaced some of it.
+        if mark.half:
+            # One that was killed may have replaced some of it.
             stop_release(deploy.store, deploy.daemon, current.id)
             for volume in work.volumes:
                 put_back(self._folder(volume))
+        for volume in work.volumes:
+            # Of one that had ended but for this.
+            shutil.rmtree(self._folder(volume) / BEFORE, ignore_errors=True)
         incoming = self._archive.folder / INCOMING
         shutil.rmtree(incoming, ignore_errors=True)
         incoming.mkdir(mode=0o700, parents=True)
@@ -272,7 +278,7 @@ class Restore:
                 self._keep(mark, current, work.databases)
             stop_release(deploy.store, deploy.daemon, current.id)
             way = Way(
-                lambda: self._put_in_place(work, Backups(incoming)),
+                lambda: self._put_in_place(work, mark, Backups(incoming)),
                 lambda: self._put_back(work, mark),
             )
             plan = Activation(
@@ -286,7 +292,7 @@ class Restore:
             age = round(seconds_since(one.at), 3)
             deploy.switch("restore", target, plan, Soak(), way, reason=reason, backup=one.id, data_age=age)
         except SlipwayError:
-            if self._whole:
+            if not mark.half:
                 # It serves what it did before.
                 if not deploy.serves(current):
                     deploy.bring_up(current)
@@ -294,14 +300,15 @@ class Restore:
             raise
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
+        self._note(mark, half=False)
         for volume in work.volumes:
             shutil.rmtree(self._folder(volume) / BEFORE, ignore_errors=True)
         if not wanted.stay_closed:
             self._finish(mark, target)
 
-    def _put_in_place(self, work: Work, backups: Backups) -> str:
+    def _put_in_place(self, work: Work, mark: Mark, backups: Backups) -> str:
         deploy, target = self._deploy, work.target
-        self._whole = False
+        self._note(mark, half=True)
         revision = deploy.ledger.schema()
         for backup in work.databases:
             revision = deploy.schema.restore(target, backup.service, backup, backups)
@@ -323,7 +330,7 @@ class Restore:
         kept = [backup for backup in deploy.schema.backups.list() if backup.id in mark.kept]
         for backup in kept:
             revision = deploy.schema.restore(work.current, backup.service, backup)
-        self._whole = len(kept) == len(work.databases)
+        self._note(mark, half=len(kept) < len(work.databases))
         return revision
 
     def _keep(self, mark: Mark, current: Manifest, databases: list[Backup]) -> None:
@@ -386,6 +393,10 @@ class Restore:
         beside = self._path.with_name(f".{self._path.name}")
         beside.write_bytes(msgspec.json.encode(mark))
         beside.replace(self._path)
+
+    def _note(self, mark: Mark, *, half: bool) -> None:
+        mark.half = half
+        self._write(mark)
 
     def _finish(self, mark: Mark, manifest: Manifest) -> None:
         """Let users in again, and take the mark away."""
