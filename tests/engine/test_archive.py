@@ -235,6 +235,9 @@ def test_a_restore_that_is_killed_keeps_deploys_away_until_it_is_repeated(shop: 
     with pytest.raises(Environment.Refused, match="was begun and has not ended"):
         shop.deploy("1.1")
     assert "NOT AS DECLARED" in shop.run("status").stdout
+    if moment == "replaced":
+        assert "is half restored here, so users stay kept out" in shop.run("restore", "--json", "--step", "open").stdout
+        assert shop.closed()
     shop.restore(backup)
     assert shop.rows() == ["one"]
     assert (uploads / "photo.jpg").read_bytes() == b"light"
