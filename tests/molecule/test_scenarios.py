@@ -88,8 +88,10 @@ def test_a_bare_debian_12_without_an_init_system_becomes_a_serving_host_that_sur
 @pytest.mark.long
 @pytest.mark.molecule
 def test_two_hosts_share_a_database_that_the_kit_runs() -> None:
-    """Its side effects: a deploy, a rotated password, a restart, a password and a version that are refused."""
-    wanted = ["destroy", "create", "check", "converge", "check", "idempotence", "side_effect", "verify", "destroy"]
+    """Its side effects: a deploy, a rotated password, a restart, a password and a version that are refused; a backup, a
+    drill, a restore, and the way back to a second."""
+    wanted = ["destroy", "create", "prepare", "check", "converge", "check", "idempotence", "side_effect", "verify"]
+    wanted += ["destroy"]
     has_each_step_with_nothing_left_to_do(run_scenario("database"), wanted, {"app1", "app2", "database1"})
 
 
