@@ -165,7 +165,9 @@ class Archive:
         differs = sorted(name for name in have if have[name] != wanted.get(name))
         if check:
             return {"changed": bool(differs), "msg": _said(differs)}
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Each of them, since what has to be made above a folder is open to all.
+        for folder in (self.store.folder, self.folder):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with hold(self.folder):
             try:
                 for name in differs:

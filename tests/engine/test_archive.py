@@ -567,6 +567,17 @@ def test_a_host_that_does_not_know_its_archive_takes_no_release(shop: Shop) -> N
 
 
 @pytest.mark.long
+def test_where_it_is_declared_before_the_first_release_nobody_but_root_looks_in(
+    make_environment: Make, tmp_path: Path
+) -> None:
+    environment = make_environment()
+    target = {"url": str(tmp_path / "archive"), "password": PASSWORD}
+    environment.ask("archive", name=environment.name, target=target, host="app1")
+    assert environment.folder.stat().st_mode & 0o777 == 0o700
+    environment.clear()
+
+
+@pytest.mark.long
 def test_what_is_declared_already_changes_nothing(shop: Shop) -> None:
     assert not shop.declare()["changed"]
     assert shop.declare(drill_max_age_days=7)["changed"]
