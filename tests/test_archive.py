@@ -129,10 +129,23 @@ def restic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("Fatal: something new", "could not be read"),
     ],
 )  # fmt: skip
-def test_what_restic_complains_of_becomes_a_sentence(restic: Path, said: str, told: str) -> None:
+def test_what_restic_complains_of_becomes_a_sentence(
+    restic: Path, said: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slipway.archive.restic.PATIENCE", 0)
     (restic / "said").write_text(said)
     with pytest.raises(SlipwayError, match=told):
         Restic("/b", "shop", restic).snapshots()
+
+
+def test_hosts_that_meet_in_an_archive_wait_for_each_other(restic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slipway.archive.restic.PAUSE", 0.01)
+    tries = restic / "tries"
+    locked = "unable to create lock in backend: repository is already locked exclusively by PID 1 on app2"
+    script = ["#!/bin/sh", f"echo >> {tries}", f'[ "$(wc -l < {tries})" = 3 ] && {{ echo "[]"; exit 0; }}']
+    (restic / "bin" / "restic").write_text("\n".join([*script, f'echo "{locked}" >&2', "exit 1", ""]))
+    assert Restic("/b", "shop", restic).snapshots() == []
+    assert tries.read_text() == "\n\n\n"
 
 
 def test_nothing_secret_stands_in_a_command_line(restic: Path) -> None:

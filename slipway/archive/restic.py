@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ CA_FILE = "ca.crt"
 RUN = Path("/run")
 
 ABSENT = "Is there a repository at the following location?"
+PATIENCE = 600.0
+"""Seconds that one waits for another program to be done with the archive."""
+PAUSE = 2.0
 LOCKED = "unable to create lock"
 WRONG_PASSWORD = "wrong password or no key found"  # noqa: S105 - what restic says
 DAMAGE = re.compile(
@@ -147,6 +151,15 @@ class Restic:
     # --- how -------------------------------------------------------------------------------------------------------
 
     def _run(self, *arguments: str, stdout: BinaryIO | int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+        """Run restic. Hosts that share an archive meet in it, and each waits for the other."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            done = self._once(*arguments, stdout=stdout)
+            if done.returncode == 0 or LOCKED not in done.stderr or time.monotonic() >= deadline:
+                return done
+            time.sleep(PAUSE)
+
+    def _once(self, *arguments: str, stdout: BinaryIO | int) -> subprocess.CompletedProcess[str]:
         if shutil.which("restic") is None:
             raise PreflightError("There is no restic on this host.", "Run playbooks/archive.yml for it.")
         done = subprocess.run(
