@@ -135,16 +135,16 @@ def test_what_restic_complains_of_becomes_a_sentence(
     monkeypatch.setattr("slipway.archive.restic.PATIENCE", 0)
     (restic / "said").write_text(said)
     with pytest.raises(SlipwayError, match=told):
-        Restic("/b", "shop", restic).snapshots()
+        Restic("/b", "shop", "app1", restic).snapshots()
 
 
-def test_hosts_that_meet_in_an_archive_wait_for_each_other(restic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_at_work_on_the_archive_is_waited_for(restic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slipway.archive.restic.PAUSE", 0.01)
     tries = restic / "tries"
     locked = "unable to create lock in backend: repository is already locked exclusively by PID 1 on app2"
     script = ["#!/bin/sh", f"echo >> {tries}", f'[ "$(wc -l < {tries})" = 3 ] && {{ echo "[]"; exit 0; }}']
     (restic / "bin" / "restic").write_text("\n".join([*script, f'echo "{locked}" >&2', "exit 1", ""]))
-    assert Restic("/b", "shop", restic).snapshots() == []
+    assert Restic("/b", "shop", "app1", restic).snapshots() == []
     assert tries.read_text() == "\n\n\n"
 
 
@@ -160,9 +160,9 @@ def test_nothing_secret_stands_in_a_command_line(restic: Path) -> None:
     for name, content in secret_files(target).items():
         (restic / name).write_text(content)
     with pytest.raises(SlipwayError):
-        Restic(target.url, "shop", restic, target.region).snapshots()
+        Restic(target.url, "shop", "app1", restic, target.region).snapshots()
     called, environment = (restic / "called").read_text(), (restic / "env").read_text()
-    assert "--repo=s3:https://s3.example:9000/b/shop" in called
+    assert "--repo=s3:https://s3.example:9000/b/shop/app1" in called
     assert f"--cacert={restic}/ca.crt" in called
     for secret in (PASSWORD, "an-access-key", "a-secret-key"):
         assert secret not in called
@@ -172,9 +172,9 @@ def test_nothing_secret_stands_in_a_command_line(restic: Path) -> None:
 def test_an_sftp_host_is_reached_by_its_known_key_alone(restic: Path) -> None:
     (restic / "said").write_text("")
     with pytest.raises(SlipwayError):
-        Restic("sftp://keeper@10.0.0.9:2222/srv/b", "shop", restic).snapshots()
+        Restic("sftp://keeper@10.0.0.9:2222/srv/b", "shop", "app1", restic).snapshots()
     called = (restic / "called").read_text()
-    assert "--repo=sftp:keeper@10.0.0.9:/srv/b/shop" in called
+    assert "--repo=sftp:keeper@10.0.0.9:/srv/b/shop/app1" in called
     assert "StrictHostKeyChecking=yes" in called
     assert "-p 2222 keeper@10.0.0.9 -s sftp" in called
     assert "BatchMode=yes" in called
@@ -243,4 +243,4 @@ def test_one_that_was_killed_between_two_steps_can_be_put_back(tmp_path: Path) -
 def test_the_program_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PreflightError, match="There is no restic on this host"):
-        Restic("/b", "shop", tmp_path).snapshots()
+        Restic("/b", "shop", "app1", tmp_path).snapshots()

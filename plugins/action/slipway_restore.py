@@ -53,11 +53,10 @@ class ActionModule(EngineAction):
         arguments += [flag for flag, wanted in flags.items() if wanted]
         if not given["source"] or given["step"] in ("closed", "opened"):
             return self.engine("restore", *arguments)
-        name, target = self._source(given["source"])
-        return self.engine("restore", *arguments, "--source", name=name, target=target)
+        return self.engine("restore", *arguments, "--source", **self._source(given["source"]))
 
-    def _source(self, environment: str) -> tuple[str, dict[str, str]]:
-        """The name and the archive of another environment, from its inventory beside this one. It holds secrets."""
+    def _source(self, environment: str) -> dict[str, Any]:
+        """Another environment and its archive, from its inventory beside this one. It holds secrets."""
         folder = self._folder.parent / environment
         if folder == self._folder or not (folder / "hosts.yml").is_file():
             raise AnsibleActionFail(
@@ -78,4 +77,5 @@ class ActionModule(EngineAction):
                 f"The environment {environment} has no archive: its inventory lacks backup_target or backup_password. "
                 "Set them there, and back it up first."
             )
-        return str(plain(templar.template(variables["slipway_name"]))), target
+        name = str(plain(templar.template(variables["slipway_name"])))
+        return {"name": name, "host": str(hosts[0].name), "target": target}

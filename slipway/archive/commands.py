@@ -29,6 +29,8 @@ class Source(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Another environment's archive, for a restore: on stdin of `slipway restore --source`."""
 
     name: str
+    host: str
+    """Which of its hosts has the database."""
     target: Target
     check: bool = False
 
@@ -61,7 +63,7 @@ def _restore(deploy: Deploy, options: argparse.Namespace, read: Callable[[type[S
     )
     if options.source:
         source = read(Source)
-        with opened(source.target, source.name) as restic:
+        with opened(source.target, source.name, source.host) as restic:
             return _by(Restore(deploy, restic, source.name), options, wanted)
     archive = Archive(deploy.store)
     if archive.settings.hosts > 1 and not options.json:

@@ -79,10 +79,13 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Restic:
-    """The archive of environment `name` at a target that `folder` has the secrets of (:func:`unlock`)."""
+    """The archive of a host for environment `name` at a target that `folder` has the secrets of (:func:`secret_files`).
 
-    def __init__(self, url: str, name: str, folder: Path, region: str = "") -> None:
-        self.place = place_of(url).below(name)
+    Each host has one of its own, so that none has to wait for another, or meets it while both make it.
+    """
+
+    def __init__(self, url: str, name: str, host: str, folder: Path, region: str = "") -> None:
+        self.place = place_of(url).below(name).below(host)
         self._folder = folder
         self._region = region
 
@@ -151,7 +154,7 @@ class Restic:
     # --- how -------------------------------------------------------------------------------------------------------
 
     def _run(self, *arguments: str, stdout: BinaryIO | int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-        """Run restic. Hosts that share an archive meet in it, and each waits for the other."""
+        """Run restic. What else is at work on the archive is waited for."""
         deadline = time.monotonic() + PATIENCE
         while True:
             done = self._once(*arguments, stdout=stdout)
@@ -295,14 +298,14 @@ def secret_files(target: Target) -> dict[str, str]:
 
 
 @contextmanager
-def opened(target: Target, name: str) -> Iterator[Restic]:
-    """The archive of environment `name` at a target that this host does not keep; its secrets stay in memory."""
+def opened(target: Target, name: str, host: str) -> Iterator[Restic]:
+    """The archive of a host of another environment, at a target that is not this host's; its secrets stay in memory."""
     with tempfile.TemporaryDirectory(prefix="slipway-", dir=RUN) as folder:
         for file, content in secret_files(target).items():
             path = Path(folder) / file
             path.touch(mode=0o400)
             path.write_text(content)
-        yield Restic(target.url, name, Path(folder), target.region)
+        yield Restic(target.url, name, host, Path(folder), target.region)
 
 
 def _last(said: str) -> str:

@@ -157,7 +157,7 @@ class Archive:
     def restic(self) -> Restic:
         """What lies at its target."""
         settings = self.settings
-        return Restic(settings.url, self.store.name, self.folder, settings.region)
+        return Restic(settings.url, self.store.name, settings.host, self.folder, settings.region)
 
     def settle(self, wanted: dict[str, str], settings: Settings, *, check: bool) -> dict[str, Any]:
         """Write what differs, and see that the archive is there and opens; else put back what was there."""
@@ -172,7 +172,7 @@ class Archive:
             try:
                 for name in differs:
                     self._write(name, wanted.get(name))
-                restic = Restic(settings.url, self.store.name, self.folder, settings.region)
+                restic = Restic(settings.url, self.store.name, settings.host, self.folder, settings.region)
                 made = not restic.ready()
                 if made:
                     restic.make()

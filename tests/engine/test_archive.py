@@ -274,7 +274,9 @@ def test_a_backup_that_is_killed_is_none_and_the_next_one_goes_through(shop: Sho
 def test_a_damaged_archive_is_found_by_the_drill(shop: Shop) -> None:
     shop.append("one")
     shop.backup()
-    packs = sorted((shop.target / shop.environment.name / "data").rglob("*"), key=lambda path: path.stat().st_size)
+    packs = sorted(
+        (shop.target / shop.environment.name / "app1" / "data").rglob("*"), key=lambda path: path.stat().st_size
+    )
     pack = [path for path in packs if path.is_file()][-1]
     pack.chmod(0o600)
     content = bytearray(pack.read_bytes())
@@ -337,7 +339,7 @@ def test_old_backups_go_and_the_newest_stay(shop: Shop) -> None:
 def test_where_a_clock_was_set_back_the_backup_that_was_just_taken_stays(shop: Shop) -> None:
     shop.declare(keep={"last": 1})
     archive = shop.environment.folder / "archive"
-    repository = f"--repo={shop.target}/{shop.environment.name}"
+    repository = f"--repo={shop.target}/{shop.environment.name}/app1"
     command = ["restic", repository, f"--password-file={archive}/password", "--no-cache"]
     later = ["--host=app1", "--tag=slipway", "--tag=id=20400101T000000Z", "--time=2040-01-01 00:00:00"]
     subprocess.run([*command, "backup", "--quiet", *later, str(archive / "archive.json")], check=True)
@@ -469,7 +471,7 @@ def test_a_target_that_goes_in_the_middle_is_a_failed_backup_and_the_next_one_go
 ) -> None:
     shop.declare(target=sftp.target)
     subprocess.run(["dd", "if=/dev/urandom", f"of={shop.uploads}/large", "bs=1M", "count=300"], check=True)
-    data = sftp.folder / "archive" / shop.environment.name / "data"
+    data = sftp.folder / "archive" / shop.environment.name / "app1" / "data"
     command = shop.environment.command("backup", "--name", shop.environment.name)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as call:
         # Well into it: 32 MB have arrived.
@@ -496,6 +498,7 @@ def test_data_of_another_environment_is_anonymised(shop: Shop, make_environment:
     source = {
         "protocol": 1,
         "name": shop.environment.name,
+        "host": "app1",
         "target": {"url": str(shop.target), "password": PASSWORD},
     }
     done = staging.slipway(
@@ -522,6 +525,7 @@ def test_a_contract_that_cannot_anonymise_refuses_foreign_data(
     source = {
         "protocol": 1,
         "name": shop.environment.name,
+        "host": "app1",
         "target": {"url": str(shop.target), "password": PASSWORD},
     }
     done = staging.slipway("restore", "--name", staging.name, "--json", "--source", stdin=json.dumps(source))
