@@ -325,6 +325,39 @@ def test_a_full_target_is_told_and_the_older_backups_stay(shop: Shop, tmp_path: 
 
 
 @pytest.mark.long
+def test_a_full_disk_is_told_and_nothing_is_left_of_the_backup(shop: Shop) -> None:
+    shop.append("one")
+    first = shop.backup()
+    outgoing = shop.environment.folder / "archive" / "outgoing"
+    outgoing.mkdir()
+    # Of random letters, so that packing them does not make them small.
+    shop.append(*(os.urandom(2_000_000).hex() for _ in range(4)))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(outgoing.parent)], check=True)
+    try:
+        shop.declare()
+        assert "The disk is full: the backup could not be written" in shop.refused("backup")
+        assert shop.environment.ledger()[-1].result == "failed"
+        assert list(outgoing.rglob("backup")) == []
+    finally:
+        subprocess.run(["umount", str(outgoing.parent)], check=True)
+    assert shop.newest()["id"] == first
+    assert shop.backup() != first
+
+
+@pytest.mark.long
+def test_a_restart_of_the_application_in_the_middle_of_a_backup_harms_neither(shop: Shop) -> None:
+    shop.append("one")
+    (shop.uploads / "large").write_bytes(os.urandom(100_000_000))
+    about = shop.environment.folder / "archive" / "outgoing" / "about.json"
+    command = shop.environment.command("backup", "--name", shop.environment.name)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as call:
+        wait_until(about.exists)
+        docker("restart", *(entry["Id"] for entry in shop.environment.containers(running=True)))
+        assert call.wait(timeout=120) == 0
+    assert "can be restored" in shop.told("drill")
+
+
+@pytest.mark.long
 def test_old_backups_go_and_the_newest_stay(shop: Shop) -> None:
     shop.declare(keep={"last": 2})
     made = []
