@@ -106,6 +106,7 @@ def shop(make_environment: Make, tmp_path: Path) -> Iterator[Shop]:
     environment.clear()
 
 
+@pytest.mark.long
 def test_a_backup_is_verified_before_it_leaves_and_a_drill_restores_it_from_the_archive(shop: Shop) -> None:
     assert "The archive is empty" in shop.told("backups")
     shop.append("one", "two")

@@ -170,6 +170,7 @@ def test_no_command_line_shows_a_secret(database: Archived) -> None:
     assert seen == []
 
 
+@pytest.mark.long
 def test_a_password_that_is_wrong_is_one_sentence_and_the_database_goes_on(database: Archived) -> None:
     database.ask()
     database.backup()

@@ -408,9 +408,9 @@ def test_a_pull_that_is_killed_leaves_no_login_behind(
     given = logins_of(first, second)
     release = environment.release(services, environment.preflight(services, logins=given)["digests"])
     with CommandLines() as seen:
-        # The release folder is in its place just before the pulls begin.
+        # The pulls go on beside the writing of the release folder, which has a temporary name until it is whole.
         environment.kill_when(
-            (environment.folder / "releases" / release["manifest"]["id"]).exists,
+            lambda: list((environment.folder / "releases").glob(".staging-*")),
             "stage",
             release=release,
             logins=given,
