@@ -332,8 +332,8 @@ def test_a_full_disk_is_told_and_nothing_is_left_of_the_backup(shop: Shop) -> No
     outgoing = shop.environment.folder / "archive" / "outgoing"
     outgoing.mkdir()
     # Of random letters, so that packing them does not make them small.
-    shop.append(*(os.urandom(2_000_000).hex() for _ in range(4)))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(outgoing.parent)], check=True)
+    shop.append(*(os.urandom(1_000_000).hex() for _ in range(2)))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(outgoing.parent)], check=True)
     try:
         shop.declare()
         assert "The disk is full: the backup could not be written" in shop.refused("backup")
