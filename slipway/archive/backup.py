@@ -92,8 +92,8 @@ def take(deploy: Deploy) -> dict[str, Any]:
         return {"changed": True, "msg": f"Would back up {', '.join(what)}."}
     step_aside()
     with deploy.ledger.phase(deploy.entry("backup", manifest.id)) as entry, archive.held():
-        about, paths = _gathered(deploy, archive, manifest)
-        entry.backup = about.id
+        about, paths = _gathered(deploy, archive)
+        entry.release, entry.backup = about.release, about.id
         summary = archive.restic.backup(paths, host=settings.host, tags=_tags(about, _size(paths)))
         shutil.rmtree(archive.folder / OUTGOING)
         archive.restic.forget(settings.keep, host=settings.host, never=f"id={about.id}")
@@ -138,13 +138,15 @@ def _what(deploy: Deploy, manifest: Manifest, settings: Settings) -> list[str]:
     return [*(f"the database of {service}" for service in databases), *(f"volume {name}" for name in marked(manifest))]
 
 
-def _gathered(deploy: Deploy, archive: Archive, manifest: Manifest) -> tuple[About, list[Path]]:
+def _gathered(deploy: Deploy, archive: Archive) -> tuple[About, list[Path]]:
     outgoing = archive.folder / OUTGOING
     shutil.rmtree(outgoing, ignore_errors=True)
     outgoing.mkdir(mode=0o700)
     at = datetime.now(UTC)
     databases = []
     with deploy.holding("backup"):
+        # A deploy that was waited for may have brought another release.
+        manifest = served(deploy)
         for service in deploy.schema.backed_up(manifest) if archive.settings.leads else []:
             revision = deploy.schema.revision(manifest, service)
             databases.append(deploy.schema.back_up(manifest, service, revision, Backups(outgoing)))

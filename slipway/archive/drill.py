@@ -52,7 +52,7 @@ def drill(deploy: Deploy, *, backup: str = "") -> dict[str, Any]:
         began = time.monotonic()
         restic.check()
         about = about_of(restic, one)
-        rows = _databases(deploy, archive, manifest, one, about)
+        rows = _databases(deploy, archive, one, about)
         _volumes(restic, one, about)
         seconds = round(time.monotonic() - began, 3)
     return {
@@ -67,7 +67,7 @@ def drill(deploy: Deploy, *, backup: str = "") -> dict[str, Any]:
     }
 
 
-def _databases(deploy: Deploy, archive: Archive, manifest: Manifest, one: Listed, about: About) -> dict[str, int]:
+def _databases(deploy: Deploy, archive: Archive, one: Listed, about: About) -> dict[str, int]:
     """Restore each database to a scratch one; table -> rows, of all of them."""
     incoming = archive.folder / INCOMING
     shutil.rmtree(incoming, ignore_errors=True)
@@ -79,7 +79,8 @@ def _databases(deploy: Deploy, archive: Archive, manifest: Manifest, one: Listed
             fetch(archive.restic, one, backup, backups)
             # Nothing else may run commands of the release meanwhile.
             with deploy.holding("drill"):
-                found |= _restored(deploy, manifest, backups, backup)
+                # A deploy that was waited for may have brought another release.
+                found |= _restored(deploy, served(deploy), backups, backup)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
     return found

@@ -127,6 +127,11 @@ class Restore:
             return {"changed": True, "backup": one.id, "msg": f"Would restore {one.id}. {self._lost(work)}".strip()}
         deploy.need_edge(work.target)
         with deploy.holding("restore"):
+            if served(deploy).id != work.current.id:
+                raise PreflightError(
+                    f"Another release of {deploy.store.name} has come to serve while this waited for it.",
+                    "Look how it stands, and run this again.",
+                )
             self._restore(work, wanted)
         said = (
             f"{deploy.store.name} has the data of {one.id}: {size_text(one.size)}, {span(seconds_since(one.at))} old."
