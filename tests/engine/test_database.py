@@ -27,6 +27,8 @@ from tests.database import PASSWORDS, request
 from tests.engine import postgres
 from tests.engine.conftest import PREFIX, RefusedError, docker, free_port
 
+pytestmark = pytest.mark.long
+
 NAME = f"{PREFIX}db"
 HOST = "127.0.0.1"
 

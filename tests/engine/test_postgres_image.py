@@ -12,6 +12,8 @@ import pytest
 from tests.engine import postgres
 from tests.engine.conftest import PREFIX, docker
 
+pytestmark = pytest.mark.long
+
 SCRIPTS = {
     "1-table.sql": "CREATE TABLE seen (by text);",
     "2-executable.sh": """#!/bin/bash

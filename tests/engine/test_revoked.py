@@ -13,7 +13,7 @@ import pytest
 
 from slipway.release import fingerprint
 
-pytestmark = pytest.mark.docker
+pytestmark = [pytest.mark.docker, pytest.mark.long]
 
 Environment = Any
 """The class of tests/engine/conftest.py, which a test file cannot import."""

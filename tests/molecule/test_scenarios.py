@@ -78,6 +78,7 @@ def test_a_bare_debian_13_becomes_a_serving_host() -> None:
     has_each_step_with_nothing_left_to_do(run_scenario("default"), wanted, {"app1"})
 
 
+@pytest.mark.long
 @pytest.mark.molecule
 def test_a_bare_debian_12_without_an_init_system_becomes_a_serving_host_that_survives_what_goes_wrong() -> None:
     """Its side effects: a killed engine, wrong configurations, no root, another system, an engine of somebody else."""
