@@ -646,7 +646,7 @@ class Deploy:
             wait = max(self.run.wait, BACKUP_PATIENCE) if held.what in ("backup", "drill") else self.run.wait
             if time.monotonic() >= began + wait:
                 raise HeldError(held)
-            time.sleep(0.25)
+            self.leases.wait_for(0.25)
 
     def _recover(self, left: Lease) -> None:
         """Finish or undo what a run left that is no more."""

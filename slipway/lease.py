@@ -1,6 +1,7 @@
 """The lease: which run may change an environment on this host, beyond the length of one call.
 
     lease.json      {run, by, fence, expires, caller, boot, what}
+    waiting         touched by whoever waits for another run to end
 
 A run takes the lease with its first call and renews it with each one that follows. The fencing number rises with
 every new holder, so that a run that was held up for long and comes back finds that another has taken over. The
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -21,6 +23,9 @@ from slipway.errors import PreflightError
 SECONDS = 30.0
 """How long a lease holds after the last call of its run."""
 FILE = "lease.json"
+WAITING_FILE = "waiting"
+FRESH = 2.0
+"""Seconds after which whoever waited has gone."""
 SECTOR = 512
 """Bytes that a disk writes whole or not at all."""
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -60,10 +65,14 @@ class LostError(PreflightError):
 
 
 class Leases:
-    """The lease of the environment whose folder this is. Every method but `read` needs the environment's lock."""
+    """The lease of the environment whose folder this is.
+
+    Every method needs the environment's lock, but `read`, `wait_for` and `awaited`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
+        self._waiting = folder / WAITING_FILE
 
     def read(self) -> Lease:
         """The lease as it is now. A file that a crash cut short counts as no lease, with its number lost."""
@@ -101,6 +110,19 @@ class Leases:
             )
         )
         return held if held.unfinished and not ours else None
+
+    def wait_for(self, seconds: float) -> None:
+        """Wait that long for whoever holds it, and let that be known."""
+        with suppress(OSError):
+            self._waiting.touch(mode=0o600)
+        time.sleep(seconds)
+
+    def awaited(self) -> bool:
+        """Whether another run waits for the one that holds it."""
+        try:
+            return abs(time.time() - self._waiting.stat().st_mtime) < FRESH
+        except FileNotFoundError:
+            return False
 
     def leave(self, seconds: float) -> None:
         """The call is over; the run keeps the lease for `seconds`."""

@@ -20,6 +20,7 @@ from slipway.composefile import read_folder
 from slipway.contract import Migrate, Volume
 from slipway.daemon import Daemon
 from slipway.errors import CommandError, PreflightError, SlipwayError
+from slipway.pace import SLOWEST, Pace
 from slipway.redact import redact, secrets_in, secrets_of
 from slipway.release import COMPOSE_FILE, CONFIG, MIGRATE_ENV, ONCE, ONCE_VARIABLE, Manifest, migrating
 
@@ -101,19 +102,31 @@ class Project:
         """
         return self._one_off(service, command, migrate)
 
-    def run_to(self, service: str, command: list[str], migrate: Migrate, out: BinaryIO, *, aside: bool = False) -> None:
+    def run_to(
+        self, service: str, command: list[str], migrate: Migrate, out: BinaryIO, pace: Pace | None = None
+    ) -> None:
         """As :meth:`run`, with the command's stdout written byte for byte to the file `out`.
 
-        A full disk is a :class:`CommandError` too: Compose ends when it cannot write on. `aside` has what serves come
-        first.
+        A full disk is a :class:`CommandError` too: Compose ends when it cannot write on. With a `pace` it is an
+        :class:`OSError` where Compose was done before, what serves comes first, and the command may take longer.
         """
-        self._one_off(service, command, migrate, stdout=out, aside=aside)
+        if pace is None:
+            self._one_off(service, command, migrate, stdout=out)
+            return
+        with pace.outward(out) as end:
+            self._one_off(service, command, migrate, stdout=end, aside=True)
 
     def run_from(
-        self, service: str, command: list[str], migrate: Migrate, source: BinaryIO, *, aside: bool = False
+        self, service: str, command: list[str], migrate: Migrate, source: BinaryIO, pace: Pace | None = None
     ) -> str:
-        """As :meth:`run`, with the file `source` as the command's stdin, from where it stands to its end."""
-        return self._one_off(service, command, migrate, stdin=source, aside=aside)
+        """As :meth:`run`, with the file `source` as the command's stdin, from where it stands to its end.
+
+        With a `pace` what serves comes first, and the command may take longer.
+        """
+        if pace is None:
+            return self._one_off(service, command, migrate, stdin=source)
+        with pace.inward(source) as end:
+            return self._one_off(service, command, migrate, stdin=end, aside=True)
 
     def run_script(self, service: str, command: list[str], migrate: Migrate, script: str) -> str:
         """As :meth:`run`, with a text as the command's stdin."""
@@ -135,6 +148,7 @@ class Project:
         self._clear(name)
         entrypoint = [] if migrate.entrypoint is None else ["--entrypoint", migrate.entrypoint]
         more = {"cpu_shares": ASIDE} if aside else {}
+        timeout = migrate.timeout * SLOWEST if aside else migrate.timeout
         with _as_one_off(service, self._migrating(service) | more) as override:
             compose = [*self._compose, "--file", override]
             run = ["run", "--rm", "--no-deps", "-T", "--name", name, *entrypoint, service, *command]
@@ -146,13 +160,13 @@ class Project:
                     stdout=stdout,
                     stderr=subprocess.PIPE,
                     check=False,
-                    timeout=migrate.timeout,
+                    timeout=timeout,
                     env={**os.environ, ONCE_VARIABLE: str(ONCE)},
                 )
             except subprocess.TimeoutExpired as error:
                 self._clear(name)
                 raise CommandError(
-                    f"`{' '.join(command)}` took longer than {migrate.timeout:g} seconds and was ended.",
+                    f"`{' '.join(command)}` took longer than {timeout:g} seconds and was ended.",
                     "Find out what it waits for, or raise migrate.timeout in the contract.",
                 ) from error
         said, complained = (done.stdout or b"").decode(errors="replace"), done.stderr.decode(errors="replace")

@@ -87,9 +87,8 @@ Wants=network-online.target
 Type=oneshot
 ExecStart={shlex.join(job.command)}
 # What serves comes first.
-CPUWeight=10
-IOWeight=10
-Nice=10
+CPUWeight=idle
+IOWeight=1
 """
     day = f"{job.day.capitalize()} " if job.day else ""
     when = "".join(f"OnCalendar={day}*-*-* {time}:00\n" for time in job.times)

@@ -17,7 +17,9 @@ from slipway.backups import Backup, Backups, age, compare
 from slipway.contract import Backup as Commands
 from slipway.contract import Migrate
 from slipway.errors import CommandError, PreflightError, UnhealthyError
+from slipway.lease import Leases
 from slipway.ledger import Entry, Ledger
+from slipway.pace import Pace
 from slipway.release import Manifest, config_path
 from slipway.revisions import NONE, UNTOLD, planned, revision_of
 from slipway.store import Store
@@ -248,14 +250,14 @@ class Schema:
         contract, commands = _contract(manifest, service), _backup(manifest, service)
         project = self._store.project(manifest)
         # A deploy waits for it. One that goes to an archive nobody waits for.
-        aside = backups is not None
+        pace = None if backups is None else self._pace()
         try:
             return (backups or self.backups).take(
                 release=self._store.current() or manifest.id,
                 revision=revision,
                 service=service,
-                create=lambda out: project.run_to(service, commands.create, contract, out, aside=aside),
-                verify=lambda source: self._verified(manifest, service, source, aside=aside),
+                create=lambda out: project.run_to(service, commands.create, contract, out, pace),
+                verify=lambda source: self._verified(manifest, service, source, pace),
             )
         except CommandError as error:
             raise UnhealthyError(
@@ -267,7 +269,7 @@ class Schema:
     def verify(self, manifest: Manifest, service: str, source: BinaryIO) -> dict[str, int]:
         """Restore a backup to a scratch database; table -> rows there. Raises :class:`UnhealthyError`."""
         try:
-            return self._verified(manifest, service, source, aside=True)
+            return self._verified(manifest, service, source, self._pace())
         except CommandError as error:
             raise UnhealthyError(
                 f"The backup of {service} could not be restored to a scratch database: {error.what}",
@@ -275,9 +277,13 @@ class Schema:
                 details=error.details,
             ) from error
 
-    def _verified(self, manifest: Manifest, service: str, source: BinaryIO, *, aside: bool) -> dict[str, int]:
+    def _pace(self) -> Pace:
+        """Of what nobody waits for, unless a run comes to wait for it."""
+        return Pace(Leases(self._store.folder).awaited)
+
+    def _verified(self, manifest: Manifest, service: str, source: BinaryIO, pace: Pace | None) -> dict[str, int]:
         contract, command = _contract(manifest, service), _backup(manifest, service).verify
-        return _rows(self._store.project(manifest).run_from(service, command, contract, source, aside=aside))
+        return _rows(self._store.project(manifest).run_from(service, command, contract, source, pace))
 
     def revision_in(self, manifest: Manifest, service: str, source: BinaryIO) -> str:
         """The revision that a backup is at; empty where the contract has no command that tells."""
@@ -285,7 +291,8 @@ class Schema:
         if not command:
             return ""
         with _told(service):
-            return revision_of(self._store.project(manifest).run_from(service, command, contract, source), contract)
+            said = self._store.project(manifest).run_from(service, command, contract, source, self._pace())
+            return revision_of(said, contract)
 
     def backed_up(self, manifest: Manifest) -> list[str]:
         """The services whose database is backed up."""

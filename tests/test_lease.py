@@ -120,3 +120,12 @@ def test_the_file_has_one_size_so_that_a_full_disk_keeps_nobody_from_going_back(
     assert sizes == {lease.SECTOR}
     assert json.loads((tmp_path / lease.FILE).read_text())["fence"] == 2
     assert (tmp_path / lease.FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_who_holds_it_sees_whether_another_run_waits(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(leases, "first")
+    assert not leases.awaited()
+    leases.wait_for(0)
+    assert leases.awaited()
+    monkeypatch.setattr(lease, "FRESH", 0)
+    assert not leases.awaited()

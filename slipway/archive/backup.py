@@ -11,7 +11,6 @@ and beside it the folders of the volumes.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -28,6 +27,7 @@ from slipway.archive.settings import Archive, Settings
 from slipway.backups import BACKUP_FILE, Backup, Backups, in_a_name
 from slipway.errors import PreflightError, SlipwayError
 from slipway.ledger import Entry, Ledger
+from slipway.pace import step_aside
 from slipway.release import MANIFEST_FILE, Manifest
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 OUTGOING = "outgoing"
 ABOUT_FILE = "about.json"
 TAG = "slipway"
-LOWEST = 19
-"""The lowest of priorities."""
 
 
 class About(msgspec.Struct, kw_only=True, frozen=True):
@@ -106,11 +104,6 @@ def take(deploy: Deploy) -> dict[str, Any]:
         "msg": f"Backed up {', '.join(what)} as {about.id}: {size_text(summary.total_bytes_processed)}, of which "
         f"{size_text(summary.data_added)} were new.",
     }
-
-
-def step_aside() -> None:
-    """Have what serves come before this process, and before those that it starts."""
-    os.nice(LOWEST)
 
 
 def served(deploy: Deploy) -> Manifest:

@@ -17,12 +17,12 @@ from slipway.archive.backup import (
     seconds_since,
     served,
     size_text,
-    step_aside,
 )
 from slipway.archive.restic import Restic
 from slipway.archive.settings import Archive
 from slipway.backups import Backup, Backups, compare
 from slipway.errors import UnhealthyError
+from slipway.pace import step_aside
 from slipway.release import Manifest
 
 if TYPE_CHECKING:
