@@ -181,6 +181,32 @@ def test_one_can_go_back_as_far_as_the_log_has_no_gap(
     assert archive.windows(backups, line, there) == wanted
 
 
+@pytest.mark.parametrize(
+    ("backups", "line", "there", "sent", "hours"),
+    [
+        ([], ONE, archived(1, 3), "", None),
+        ([backup(2, 2)], ONE, archived(2, 3, 4), "", None),
+        ([backup(2, 2)], ONE, archived(2, 3, 6, 7), "", 3),
+        ([backup(2.5, 2)], ONE, archived(2, 4), "", 2.5),
+        # A backup behind the gap leads on from there; another gap behind that one does not.
+        ([backup(2, 2), backup(6, 6)], ONE, archived(2, 3, 6, 7), "", None),
+        ([backup(2, 2), backup(6, 6)], ONE, archived(2, 3, 6, 7, 9), "", 7),
+        # Nothing has come since, and what the server has given away is not there.
+        ([backup(2, 2)], ONE, archived(2, 3), "000000010000000000000003", None),
+        ([backup(2, 2)], ONE, archived(2, 3), "000000010000000000000005", 3),
+        ([backup(2, 2)], ONE, archived(2, 3), "00000002.history", None),
+        # What a branch has that was left is not missing.
+        ([backup(2, 2)], TWO, {**archived(2, 3, 4, 5, 8), **archived(5, timeline=2)}, "", None),
+        ([backup(2, 2)], TWO, {**archived(2, 3, 4), **archived(5, 7, timeline=2)}, "", 5),
+    ],
+)
+def test_log_that_is_missing_behind_the_newest_backup_is_seen(
+    backups: list[Backup], line: Line, there: dict[str, datetime], sent: str, hours: float | None
+) -> None:
+    wanted = None if hours is None else NOON + timedelta(hours=hours)
+    assert archive.missing_since(backups, line, there, sent) == wanted
+
+
 def test_what_is_known_to_have_arrived_counts_until_now() -> None:
     now = NOON + timedelta(hours=9)
     assert archive.windows([backup(2, 2)], ONE, archived(2, 3), now) == [window(2, 9)]

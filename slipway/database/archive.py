@@ -38,6 +38,7 @@ SLACK = timedelta(hours=1)
 """By which a weekly backup may be early: a timer does not fire to the second."""
 
 _SEGMENT_FILE = re.compile(r"(?:.*/)?([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})-[0-9a-f]{40}(?:\.[a-z0-9]+)?")
+_SEGMENT = re.compile(r"[0-9A-F]{24}")
 _SHARE = re.compile(r"([1-9][0-9]?)%")
 _SIZE = re.compile(r"([1-9][0-9]*)([mgt])", re.IGNORECASE)
 _UNITS = {"m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -351,12 +352,34 @@ def reach(backup: Backup, line: Line, archived: Mapping[str, datetime], upto: da
 
     `upto` is until when all of the log is known to be there, which the time of the last segment says less exactly.
     """
+    to, number = _followed(backup, line, archived)
+    newest = max((number_of(name) for name in archived), default=0)
+    return max(to, upto) if upto and number > newest else to
+
+
+def _followed(backup: Backup, line: Line, archived: Mapping[str, datetime]) -> tuple[datetime, int]:
+    """Until when the segments lead that follow a backup, and the number of the first that is missing."""
     known = {(timeline_of(name), number_of(name)): when for name, when in archived.items()}
     to, number = backup.ended, number_of(backup.last)
     while when := known.get((line.timeline(number), number)):
         to, number = max(to, when), number + 1
-    newest = max((number_of(name) for name in archived), default=0)
-    return max(to, upto) if upto and number > newest else to
+    return to, number
+
+
+def missing_since(
+    backups: Sequence[Backup], line: Line, archived: Mapping[str, datetime], sent: str = ""
+) -> datetime | None:
+    """Since when log is missing behind the newest backup, so that nothing leads to what came after; None where none is.
+
+    `sent` is the segment that the server has given away last. It counts what pgBackRest gave up as archived.
+    """
+    newest = max((one for one in backups if line.holds(one)), key=lambda one: one.ended, default=None)
+    if newest is None:
+        return None
+    to, first = _followed(newest, line, archived)
+    names = [*archived, *([sent] if _SEGMENT.fullmatch(sent) else [])]
+    later = (number for name in names if line.timeline(number := number_of(name)) == timeline_of(name))
+    return to if max(later, default=0) >= first else None
 
 
 def windows(

@@ -23,6 +23,7 @@ from slipway.store import ROOT
 ARCHIVER = """
 SELECT json_build_object(
     'archived', last_archived_time, 'failed', last_failed_time, 'failures', failed_count,
+    'last', coalesce(last_archived_wal, ''),
     'waiting', (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
     'oldest', (SELECT min(modification) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
     'system', (SELECT system_identifier::text FROM pg_control_system()),
@@ -45,6 +46,8 @@ class Archiver(msgspec.Struct, kw_only=True):
     """How the server's archiving goes. Times are UTC."""
 
     archived: datetime | None
+    last: str
+    """The file of its log that it has given away last; empty before the first."""
     failed: datetime | None
     failures: int
     waiting: int
@@ -260,6 +263,9 @@ class Repository:
             newest = max(archived.values(), default=None)
             if len(found) > 1:
                 warnings.append(GAP)
+            sent = archiver.last if archiver and archiver.system == contents.system else ""
+            if since := archive.missing_since(contents.backups, line, archived, sent):
+                warnings.append(missing(since))
         if not contents.backups:
             warnings.append("There is no backup yet: slipway db backup takes one.")
         return Report(where=self.about.where, backups=contents.backups, windows=found, newest=newest, warnings=warnings)
@@ -298,6 +304,14 @@ class Report(msgspec.Struct, kw_only=True, frozen=True):
 
 WORDS = {"full": "full", "diff": "since full", "incr": "incremental"}
 GAP = "Between these, log is missing: it was given up while the target could not be reached."
+
+
+def missing(since: datetime) -> str:
+    """That there is a gap behind the newest backup."""
+    return (
+        f"Log is missing behind {archive.clock(since)}: it was given up while the target could not be reached. "
+        "What came after it cannot be gone back to before the next backup: slipway db backup takes one."
+    )
 
 
 def _common() -> list[str]:

@@ -22,7 +22,7 @@ from slipway.daemon import LABEL_PROJECT, Daemon
 from slipway.database import archive
 from slipway.database.archive import Backup, Contents
 from slipway.database.host import Proof, Server, env_file, noted, read_proof, write_proof
-from slipway.database.repository import GAP, SYSTEM, Archiver, Repository
+from slipway.database.repository import GAP, SYSTEM, Archiver, Repository, missing
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError
 from slipway.release import COMPOSE_FILE, LABEL_NAME, LABEL_STACK
 from slipway.stack import Stack, StackFile, StackRequest, write
@@ -137,6 +137,8 @@ class Restore:
         backup = archive.base(found.backups, line, archived, self.moment, upto)
         if backup is None:
             more = f" {GAP}" if len(windows) > 1 else ""
+            if since := archive.missing_since(found.backups, line, archived):
+                more += f" {missing(since)}"
             raise PreflightError(
                 f"The database of {self.request.name} cannot go back to {self.request.to}.",
                 f"{archive.told(windows)}{more}",
