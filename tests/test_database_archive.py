@@ -308,6 +308,8 @@ def test_the_windows_are_told_in_one_sentence() -> None:
 
 # --- what went wrong ----------------------------------------------------------------------------------------------
 
+ABOUT = archive.about(target("/srv/backups"), "shop", Terms())
+
 
 @pytest.mark.parametrize(
     ("said", "sentence"),
@@ -316,7 +318,19 @@ def test_the_windows_are_told_in_one_sentence() -> None:
         ("[FormatError] key/value found outside of section at line 1: ??", "cannot be read with backup_password"),
         ("ERROR: [049]: unable to connect to 's3:443': [111] Connection refused", "cannot be reached"),
         ("ERROR: [041]: unable to open file '/x' for write: [13] Permission denied", "Nothing can be written"),
-        ("ERROR: [083]: unable to write '/x': [28] No space left on device", "is full"),
+        (
+            "ERROR: [083]: unable to write '/var/lib/pgbackrest/backup/x': [28] No space left on device",
+            "The target of the archive, /srv/backups/shop-wal, is full",
+        ),
+        (
+            "ERROR: [083]: unable to write '/var/lib/postgresql/data/base/5/x': [28] No space left on device",
+            "The disk of the database's host is full",
+        ),
+        ("ERROR: [039]: HTTP request failed with 507 (Insufficient Storage)", "The target of the archive"),
+        ("Host key verification failed.", "shows another host key"),
+        ("keeper@host: Permission denied (publickey).", "does not take backup_ssh_key"),
+        ("ssh: connect to host 10.0.0.9 port 22: Connection timed out", "cannot be reached"),
+        ('File "/srv/backups/shop-wal/backup/main/x" not found.', "is damaged"),
         (
             "ERROR: [095]: unable to verify certificate presented by 's3': [20]",
             "The certificate of the archive's target",
@@ -329,14 +343,28 @@ def test_the_windows_are_told_in_one_sentence() -> None:
     ],
 )
 def test_what_pgbackrest_says_is_told_in_one_sentence(said: str, sentence: str) -> None:
-    error = archive.wrong(f"P00   WARN: x\nP00  {said}", "/srv/backups/shop-wal", 1)
+    error = archive.wrong(f"P00   WARN: x\nP00  {said}", ABOUT, 1)
     assert isinstance(error, SlipwayError)
     assert sentence in error.what
     assert error.details.endswith(said)
 
 
 def test_a_lock_is_nothing_that_was_done() -> None:
-    assert isinstance(archive.wrong("ERROR: [050]: unable to acquire lock", "/x", 50), PreflightError)
+    assert isinstance(archive.wrong("ERROR: [050]: unable to acquire lock", ABOUT, 50), PreflightError)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_full_disk_here_is_no_full_target(full: bool) -> None:
+    def what(said: str, url: str) -> str:
+        return archive.wrong(said, archive.about(target(url), "shop", Terms()), 1, full=full).what
+
+    here = "The disk of the database's host is full."
+    # A copy lies where the archive would be.
+    copied = 'write local "/var/lib/pgbackrest/backup/main/x": No space left on device'
+    assert what(copied, "sftp://keeper@host/srv") == here
+    assert what(copied, "/srv") != here
+    # Nothing is cited.
+    assert (what("ERROR: [083]: No space left on device", "/srv") == here) == full
 
 
 def test_what_a_wrong_password_makes_of_a_file_does_not_garble_a_terminal() -> None:

@@ -465,6 +465,8 @@ LONGEST = 240
 """Characters of a line."""
 
 _ERROR = re.compile(r"ERROR: \[(\d+)\]: (.*)", re.DOTALL)
+_NO_SPACE = re.compile(r"no space left|disc quota|disk quota|ENOSPC", re.IGNORECASE)
+_CITED = re.compile(r"['\"](/[^'\"]*)['\"]")
 
 
 def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError], str, str]]:
@@ -483,7 +485,7 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         PreflightError,
     )
     yield meaning(
-        r"no space left|disc quota|disk quota|ENOSPC|insufficient storage|InsufficientStorage|QuotaExceeded",
+        rf"{_NO_SPACE.pattern}|insufficient storage|InsufficientStorage|QuotaExceeded",
         f"The target of the archive, {where}, is full.",
         "Free some space there, or keep fewer full backups (database_archive_keep).",
     )
@@ -525,7 +527,8 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         "Make it, or correct backup_target.",
     )
     yield meaning(
-        r"bind source path does not exist|unable to connect|unable to get address|HostConnect|connection refused"
+        r"bind source path does not exist|unable to connect|unable to get address|HostConnect|could not resolve"
+        r"|connection (refused|closed|reset|lost|timed out)"
         r"|timeout.*(connect|read|write)"
         r"|no route|unreachable|unable to (init|open).*(sftp|session)|EAI_|unexpected eof|socket|handshake",
         f"The target of the archive, {where}, cannot be reached.",
@@ -548,7 +551,7 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         "Restore that one here (slipway db restore --to latest), or name another folder in backup_target.",
     )
     yield meaning(
-        r"checksum|corrupt|info is missing|missing file|unable to open missing file|error restoring|raised from local",
+        r"checksum|corrupt|info is missing|missing file|no such file|\" not found|error restoring|raised from local",
         f"The archive at {where} is damaged: what lies there is not what was written.",
         "Go back to a moment of another backup, or put the files back from where the target itself is backed up.",
     )
@@ -559,16 +562,31 @@ def foreign(where: str) -> str:
     return f"The archive at {where} is of another database server than the one that runs here."
 
 
-def wrong(said: str, where: str, code: int) -> SlipwayError:
-    """What pgBackRest's last words mean for an operator, with those words below."""
+def wrong(said: str, about: About, code: int, *, full: bool = False) -> SlipwayError:
+    """What pgBackRest's last words mean for an operator, with those words below. `full`: the disk of this host is."""
     # Each once: it says of two copies of a file that they are wrong.
     lines = dict.fromkeys(line.strip()[:LONGEST] for line in said.splitlines() if line.strip())
     words = "\n".join([*lines][-LAST_LINES:])
     error = _ERROR.search(said)
     told = error[2] if error else said
+    if _NO_SPACE.search(told) and _is_here(told, about, full=full):
+        return PreflightError(
+            "The disk of the database's host is full.",
+            "Free some space where Docker keeps volumes, and run this again.",
+            details=words,
+        )
+    where = about.where
     for pattern, kind, what, do_next in _sentences(where):
         if pattern.search(told):
             return kind(what, do_next, details=words)
     return SlipwayError(
         f"pgBackRest could not do its work on the archive at {where} ({code}).", "Its words are below.", details=words
     )
+
+
+def _is_here(told: str, about: About, *, full: bool) -> bool:
+    """Whether it is this host that has no space left: a file is cited that is not of a target in a folder."""
+    cited = _CITED.findall(told)
+    if not cited:
+        return full
+    return not (about.folder and any(path.startswith(f"{FOLDER_INSIDE}/") for path in cited))

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from slipway.backups import is_full
+from slipway.daemon import Daemon
 from slipway.database import archive
 from slipway.database.archive import About, Backup, Contents, Line, Window, span
 from slipway.database.host import Proof, Server, folder_of, read_proof, write_proof
@@ -96,7 +98,7 @@ class Repository:
         if status.get("code", 0) not in (0, 1, 2, 3):
             repo = (found[0].get("repo") or [{}])[0].get("status", {})
             words = f"{status.get('message', '')}\n{repo.get('message', '')}"
-            raise archive.wrong(words, self.about.where, int(status["code"]))
+            raise archive.wrong(words, self.about, int(status["code"]))
         return archive.contents(said)
 
     def listed(self, contents: Contents) -> bytes:
@@ -214,7 +216,7 @@ class Repository:
     def _done(self, done: subprocess.CompletedProcess[bytes]) -> bytes:
         if done.returncode:
             said = "\n".join(archive.readable(words) for words in (done.stdout, done.stderr))
-            raise archive.wrong(said, self.about.where, done.returncode)
+            raise archive.wrong(said, self.about, done.returncode, full=is_full(Daemon().root()))
         return done.stdout
 
     def backup(self, *, check: bool = False) -> dict[str, Any]:
