@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from slipway.archive.target import Kind, Place, Target
+from slipway.archive.target import Place, Target
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError, UsageError
 from slipway.stack import StackFile
 
@@ -58,12 +58,27 @@ class Terms(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tru
 class About(msgspec.Struct, kw_only=True, frozen=True):
     """What the host has to know of its archive beside pgBackRest's own file. It holds no secret."""
 
-    kind: Kind
-    where: str
-    """For people."""
-    folder: str
-    """Of the host; empty where it is none."""
+    place: Place
+    """Of the database's own archive in the target."""
     full_days: int
+
+    @property
+    def where(self) -> str:
+        """For people."""
+        place = self.place
+        port = f":{place.port}" if place.port else ""
+        match place.kind:
+            case "folder":
+                return place.path
+            case "sftp":
+                return f"sftp://{place.user}@{place.host}{port}{place.path}"
+            case "s3":
+                return f"s3://{place.host}{port}/{place.bucket}{place.path}"
+
+    @property
+    def folder(self) -> str:
+        """Of the host; empty where it is none."""
+        return self.place.path if self.place.kind == "folder" else ""
 
 
 def place_of(target: Target, name: str) -> Place:
@@ -73,19 +88,7 @@ def place_of(target: Target, name: str) -> Place:
 
 def about(target: Target, name: str, terms: Terms) -> About:
     """What is noted of a target."""
-    place = place_of(target, name)
-    port = f":{place.port}" if place.port else ""
-    where = {
-        "folder": place.path,
-        "sftp": f"sftp://{place.user}@{place.host}{port}{place.path}",
-        "s3": f"s3://{place.host}{port}/{place.bucket}{place.path}",
-    }[place.kind]
-    return About(
-        kind=place.kind,
-        where=where,
-        folder=place.path if place.kind == "folder" else "",
-        full_days=terms.full_days,
-    )
+    return About(place=place_of(target, name), full_days=terms.full_days)
 
 
 def files(target: Target, name: str, terms: Terms) -> list[StackFile]:
@@ -115,7 +118,8 @@ def conf(target: Target, name: str, terms: Terms, *, disk: int, port: int) -> st
         "repo1-cipher-pass": target.password,
         "repo1-retention-full": str(terms.keep),
         "repo1-bundle": "y",
-        "repo1-block": "y",
+        # Parts of a file are read one by one, and of a file over SFTP only so many (`copying`).
+        "repo1-block": "n" if target.place.kind == "sftp" else "y",
         "compress-type": "zst",
         "start-fast": "y",
         "io-timeout": "30",
@@ -183,6 +187,59 @@ def _storage(target: Target, place: Place) -> dict[str, str]:
     }
 
 
+def copying(place: Place, backup: Backup, folder: str, timeline: int) -> str:
+    """What OpenSSH's sftp is told, to copy what the restore of a backup reads to FOLDER_INSIDE, the log apart.
+
+    pgBackRest closes no file that it reads over SFTP before it ends, and an SSH server lets a session have 1024
+    open, which is less than a cluster has files. Each segment of the log is read by a process of its own.
+    `folder` is that of the log, such as 17-1.
+    """
+    kept, log = f"backup/{STANZA}", f"archive/{STANZA}"
+    wanted = [(kept, label) for label in backup.needs]
+    if timeline > 1:
+        wanted.append((f"{log}/{folder}", f"{timeline:08X}.history"))
+    # Of each of these there are two, and one is enough.
+    either = [(kept, "backup.info"), (kept, "backup.info.copy"), (log, "archive.info"), (log, "archive.info.copy")]
+    folders = ("backup", kept, "archive", log, f"{log}/{folder}")
+    return "".join(
+        [
+            *(f"lmkdir {FOLDER_INSIDE}/{one}\n" for one in folders),
+            *(f"-get {place.path}/{one}/{name} {FOLDER_INSIDE}/{one}/\n" for one, name in either),
+            *(f"get -R {place.path}/{one}/{name} {FOLDER_INSIDE}/{one}/\n" for one, name in wanted),
+        ]
+    )
+
+
+FROM_COPY = (
+    "--repo1-type=posix",
+    f"--repo1-path={FOLDER_INSIDE}",
+    # It would tell the server to look for the log in the copy as well.
+    f'--recovery-option=restore_command=pgbackrest --stanza={STANZA} archive-get %f "%p"',
+)
+"""What has pgBackRest restore from such a copy."""
+
+
+def sftp_words(place: Place) -> list[str]:
+    """How OpenSSH's sftp in the container reaches a target, as pgBackRest does; it is told what to do on its input."""
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    options = {
+        "IdentityFile": f"/run/{KEY}",
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": f"/etc/postgresql/{KNOWN_HOSTS.removeprefix('conf/')}",
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "BatchMode": "yes",
+        "ConnectTimeout": "15",
+        # A target that is gone is noticed, and not waited for.
+        "ServerAliveInterval": "10",
+        "ServerAliveCountMax": "3",
+        "LogLevel": "ERROR",
+        "Port": str(place.port or 22),
+    }
+    words = [f"-o{name}={value}" for name, value in options.items()]
+    return ["-q", "-b", "-", "-F", "/dev/null", *words, f"{place.user}@{host}"]
+
+
 def queue_of(said: str, *, disk: int) -> int:
     """Bytes that `database_archive_queue` means. Raises :class:`UsageError`."""
     if share := _SHARE.fullmatch(said):
@@ -225,6 +282,8 @@ class Backup(msgspec.Struct, kw_only=True, frozen=True):
     """Bytes of the database."""
     stored: int
     """Bytes that it added to the archive."""
+    needs: list[str]
+    """Labels of the backups that it consists of, its own among them."""
     damaged: bool
     """Whether pages were found whose checksum is wrong."""
 
@@ -303,8 +362,14 @@ def _backup(told: Mapping[str, Any]) -> Backup:
         stop=position(told["lsn"]["stop"]),
         size=told["info"]["size"],
         stored=stored.get("delta", stored.get("size", 0)),
+        needs=[*(told.get("reference") or []), told["label"]],
         damaged=bool(told.get("error")),
     )
+
+
+def stored(backup: Backup, contents: Contents) -> int:
+    """Bytes in the archive of all that a backup consists of."""
+    return sum(one.stored for one in contents.backups if one.label in backup.needs)
 
 
 def position(text: str) -> int:

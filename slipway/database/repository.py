@@ -86,6 +86,11 @@ class Repository:
                 f"Nothing is archived of the database of {name} on this host.",
                 "Name a backup_target in its inventory, and run playbooks/database.yml.",
             ) from None
+        except msgspec.MsgspecError:
+            raise PreflightError(
+                f"What is noted of the archive of {name} on this host is of another version of the kit.",
+                "Run playbooks/database.yml.",
+            ) from None
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -119,21 +124,38 @@ class Repository:
         except UnhealthyError:
             return None
 
-    def alone(self, *arguments: str, mounts: Sequence[str] = (), container: str = "") -> bytes:
-        """Run pgBackRest in a container of its own; what it printed. Raises :class:`SlipwayError`."""
+    def alone(self, *arguments: str, mounts: Sequence[str] = (), container: str = "", copy: str = "") -> bytes:
+        """Run pgBackRest in a container of its own; what it printed. Raises :class:`SlipwayError`.
+
+        A volume named `copy` is in the place of the archive.
+        """
         named = ["--name", container] if container else []
         done = subprocess.run(
-            ["docker", "run", "--rm", "--log-driver=none", *named, *self.confined(mounts), "--entrypoint=pgbackrest",
-             self.image(), *_common(), *arguments],
+            ["docker", "run", "--rm", "--log-driver=none", *named, *self.confined(mounts, copy=copy),
+             "--entrypoint=pgbackrest", self.image(), *_common(), *arguments],
             capture_output=True,
             check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return self._done(done)
 
-    def confined(self, mounts: Sequence[str] = ()) -> list[str]:
-        """Options of a container that reaches the archive, and that nobody reaches."""
+    def copy(self, commands: str, volume: str, container: str) -> None:
+        """Copy files of an archive on an SSH host to a volume. Raises :class:`SlipwayError`."""
+        done = subprocess.run(
+            ["docker", "run", "--rm", "--interactive", "--log-driver=none", "--name", container,
+             *self.confined(copy=volume), "--entrypoint=sftp", self.image(), *archive.sftp_words(self.about.place)],
+            input=commands.encode(),
+            capture_output=True,
+            check=False,
+        )  # fmt: skip
+        # What it prints is what it was told.
+        self._done(subprocess.CompletedProcess(done.args, done.returncode, b"", done.stderr))
+
+    def confined(self, mounts: Sequence[str] = (), *, copy: str = "") -> list[str]:
+        """Options of a container that reaches the archive, or has a copy in its place, and that nobody reaches."""
         where = self.about.folder or str(self.folder / "archive")
+        # Unlike a volume a folder is not made where it is gone.
+        there = f"type=volume,source={copy}" if copy else f"type=bind,source={where}"
         # Where it is a folder nothing else is needed; what else is reached is reached as the server reaches it.
         network = "none" if self.about.folder else "host"
         return [
@@ -142,8 +164,7 @@ class Repository:
             "--tmpfs=/run/postgresql:uid=999,gid=999,mode=2775",
             f"--volume={self.folder / 'conf'}:/etc/postgresql:ro",
             f"--volume={self.folder / 'secrets'}:/run/secrets:ro",
-            # Unlike a volume it is not made where it is gone.
-            f"--mount=type=bind,source={where},target={archive.FOLDER_INSIDE}",
+            f"--mount={there},target={archive.FOLDER_INSIDE}",
             *(f"--volume={mount}" for mount in mounts),
         ]  # fmt: skip
 
