@@ -616,7 +616,7 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         "Restore that one here (slipway db restore --to latest), or name another folder in backup_target.",
     )
     yield meaning(
-        r"checksum|corrupt|info is missing|missing file|no such file|\" not found|error restoring|raised from local",
+        r"checksum|corrupt|info is missing|missing file|File \"[^\"]*\" not found|error restoring|raised from local",
         f"The archive at {where} is damaged: what lies there is not what was written.",
         "Go back to a moment of another backup, or put the files back from where the target itself is backed up.",
     )

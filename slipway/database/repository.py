@@ -33,6 +33,8 @@ SELECT json_build_object(
 FROM pg_stat_archiver;
 """
 SYSTEM = "SELECT system_identifier FROM pg_control_system();"
+MISSING = 127
+"""Docker's exit code for a program that the image does not have."""
 LATE = timedelta(minutes=5)
 """After which a segment that waits is worth a word."""
 
@@ -148,6 +150,11 @@ class Repository:
             capture_output=True,
             check=False,
         )  # fmt: skip
+        if done.returncode == MISSING:
+            raise PreflightError(
+                "The image of the database has no sftp, which copies a backup from an SSH host.",
+                "Build it anew: playbooks/images.yml, then playbooks/database.yml.",
+            )
         # What it prints is what it was told.
         self._done(subprocess.CompletedProcess(done.args, done.returncode, b"", done.stderr))
 
