@@ -190,8 +190,9 @@ def _storage(target: Target, place: Place) -> dict[str, str]:
 def copying(place: Place, backup: Backup, folder: str, timeline: int) -> str:
     """What OpenSSH's sftp is told, to copy what the restore of a backup reads to FOLDER_INSIDE, the log apart.
 
-    pgBackRest closes no file that it reads over SFTP before it ends, and an SSH server lets a session have 1024
-    open, which is less than a cluster has files. Each segment of the log is read by a process of its own.
+    pgBackRest closes no file that it reads over SFTP before it ends, and an SSH server lets a session have 1024 open. A
+    restore opens one for each large file, and for each row of small ones in a bundle. Each segment of the log is read
+    by a process of its own.
     `folder` is that of the log, such as 17-1.
     """
     kept, log = f"backup/{STANZA}", f"archive/{STANZA}"
