@@ -236,8 +236,13 @@ def _is_full(error: BaseException, folder: Path) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     # A program that could not write on says so in words of its own.
+    return isinstance(error, SlipwayError) and is_full(folder)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the file system of a folder has no room for what a program writes at once."""
     disk = os.statvfs(folder)
-    return isinstance(error, SlipwayError) and disk.f_bfree * disk.f_frsize < FULL
+    return disk.f_bfree * disk.f_frsize < FULL
 
 
 def in_a_name(revision: str) -> str:

@@ -6,11 +6,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
 from slipway.archive.target import Target
 from slipway.database import archive
-from slipway.database.archive import Backup, Line, Terms, Window
+from slipway.database.archive import About, Backup, Contents, Line, Terms, Window
 from slipway.errors import PreflightError, SlipwayError, UsageError
 
 PASSWORD = "never-to-be-seen-archive-0123456789"
@@ -77,6 +78,60 @@ def test_each_kind_of_target_is_told_in_its_own_options(url: str, wanted: dict[s
     assert found["archive-push-queue-max"] == str(25 * GIB)
 
 
+@pytest.mark.parametrize(
+    ("url", "where", "folder", "block"),
+    [
+        ("/srv/backups", "/srv/backups/shop-wal", "/srv/backups/shop-wal", "y"),
+        # Each part of a file is one more that stays open there.
+        ("sftp://keeper@host:2222/srv", "sftp://keeper@host:2222/srv/shop-wal", "", "n"),
+        ("s3://store.example/bucket/folder", "s3://store.example/bucket/folder/shop-wal", "", "y"),
+    ],
+)
+def test_what_is_noted_tells_where_it_is(url: str, where: str, folder: str, block: str) -> None:
+    noted = next(file for file in archive.files(target(url), "shop", Terms()) if file.path == archive.ABOUT)
+    about = msgspec.json.decode(noted.content, type=About)
+    assert (about.where, about.folder, about.full_days) == (where, folder, 7)
+    assert (options(url)["repo1-bundle"], options(url)["repo1-block"]) == ("y", block)
+
+
+# --- what is copied of an SSH host --------------------------------------------------------------------------------
+
+
+def test_a_copy_has_all_that_a_restore_reads_and_nothing_else() -> None:
+    one = msgspec.structs.replace(backup(4, 4, kind="incr"), label="full_incr", needs=["full", "full_incr"])
+    place = target("sftp://keeper@host/srv/backups").place.below("shop-wal")
+    told = archive.copying(place, one, "17-1", 3).splitlines()
+    assert [line.removeprefix("lmkdir /var/lib/pgbackrest/") for line in told if line.startswith("lmkdir")] == [
+        "backup", "backup/main", "archive", "archive/main", "archive/main/17-1",
+    ]  # fmt: skip
+    assert {line.split()[-2].removeprefix("/srv/backups/shop-wal/") for line in told if "get" in line} == {
+        "backup/main/backup.info", "backup/main/backup.info.copy", "backup/main/full", "backup/main/full_incr",
+        "archive/main/archive.info", "archive/main/archive.info.copy", "archive/main/17-1/00000003.history",
+    }  # fmt: skip
+    # One of two is enough, but a backup is whole or none.
+    assert all(line.startswith("-get") == (".info" in line) for line in told if "get" in line)
+    assert "history" not in archive.copying(place, one, "17-1", 1)
+
+
+def test_a_copy_is_made_by_the_key_and_from_the_host_that_are_known() -> None:
+    words = archive.sftp_words(target("sftp://keeper@10.20.0.31:2222/srv").place)
+    assert words[-1] == "keeper@10.20.0.31"
+    assert {
+        "-oPort=2222",
+        "-oStrictHostKeyChecking=yes",
+        "-oUserKnownHostsFile=/etc/postgresql/archive_known_hosts",
+        "-oIdentityFile=/run/secrets/archive_key",
+    } <= set(words)
+    assert archive.sftp_words(target("sftp://keeper@[fd00::1]/srv").place)[-1] == "keeper@[fd00::1]"
+
+
+def test_a_copy_takes_the_room_of_all_that_the_backup_consists_of() -> None:
+    full, other = backup(1, 1), backup(2, 2)
+    last = msgspec.structs.replace(backup(3, 3, kind="incr"), stored=100, needs=[full.label, "3"])
+    contents = Contents(system="7", version="17", archive="17-1", backups=[full, other, last])
+    assert archive.stored(last, contents) == 101
+
+
 def test_an_authority_of_ones_own_is_verified_by() -> None:
     assert options("s3://store.example/bucket", ca="PEM")["repo1-storage-ca-file"] == "/etc/postgresql/archive_ca.crt"
 
@@ -119,7 +174,7 @@ def backup(hours: float, last: int, *, kind: str = "full", timeline: int = 1, da
     name = f"{timeline:08X}00000000{last:08X}"
     return Backup(
         label=f"{hours}", kind=kind, began=ended, ended=ended, first=name, last=name,
-        stop=last * archive.SEGMENT + 80, size=1, stored=1, damaged=damaged,
+        stop=last * archive.SEGMENT + 80, size=1, stored=1, needs=[f"{hours}"], damaged=damaged,
     )  # fmt: skip
 
 
@@ -181,6 +236,32 @@ def test_one_can_go_back_as_far_as_the_log_has_no_gap(
     assert archive.windows(backups, line, there) == wanted
 
 
+@pytest.mark.parametrize(
+    ("backups", "line", "there", "sent", "hours"),
+    [
+        ([], ONE, archived(1, 3), "", None),
+        ([backup(2, 2)], ONE, archived(2, 3, 4), "", None),
+        ([backup(2, 2)], ONE, archived(2, 3, 6, 7), "", 3),
+        ([backup(2.5, 2)], ONE, archived(2, 4), "", 2.5),
+        # A backup behind the gap leads on from there; another gap behind that one does not.
+        ([backup(2, 2), backup(6, 6)], ONE, archived(2, 3, 6, 7), "", None),
+        ([backup(2, 2), backup(6, 6)], ONE, archived(2, 3, 6, 7, 9), "", 7),
+        # Nothing has come since, and what the server has given away is not there.
+        ([backup(2, 2)], ONE, archived(2, 3), "000000010000000000000003", None),
+        ([backup(2, 2)], ONE, archived(2, 3), "000000010000000000000005", 3),
+        ([backup(2, 2)], ONE, archived(2, 3), "00000002.history", None),
+        # What a branch has that was left is not missing.
+        ([backup(2, 2)], TWO, {**archived(2, 3, 4, 5, 8), **archived(5, timeline=2)}, "", None),
+        ([backup(2, 2)], TWO, {**archived(2, 3, 4), **archived(5, 7, timeline=2)}, "", 5),
+    ],
+)
+def test_log_that_is_missing_behind_the_newest_backup_is_seen(
+    backups: list[Backup], line: Line, there: dict[str, datetime], sent: str, hours: float | None
+) -> None:
+    wanted = None if hours is None else NOON + timedelta(hours=hours)
+    assert archive.missing_since(backups, line, there, sent) == wanted
+
+
 def test_what_is_known_to_have_arrived_counts_until_now() -> None:
     now = NOON + timedelta(hours=9)
     assert archive.windows([backup(2, 2)], ONE, archived(2, 3), now) == [window(2, 9)]
@@ -236,6 +317,9 @@ def test_what_pgbackrest_tells_is_of_the_cluster_that_was_archived_last() -> Non
     found = archive.contents(json.dumps([{"db": clusters, "backup": [told("old", 1), told("new", 2)]}]))
     assert (found.system, found.archive, [one.label for one in found.backups]) == ("72", "17-2", ["new"])
     assert found.backups[0].stop == 0x3000120
+    assert found.backups[0].needs == ["new"]
+    based = {**told("new_incr", 2), "reference": ["new"]}
+    assert archive.contents(json.dumps([{"db": clusters, "backup": [based]}])).backups[0].needs == ["new", "new_incr"]
     assert archive.contents("[]").backups == []
 
 
@@ -282,6 +366,8 @@ def test_the_windows_are_told_in_one_sentence() -> None:
 
 # --- what went wrong ----------------------------------------------------------------------------------------------
 
+ABOUT = archive.about(target("/srv/backups"), "shop", Terms())
+
 
 @pytest.mark.parametrize(
     ("said", "sentence"),
@@ -290,7 +376,19 @@ def test_the_windows_are_told_in_one_sentence() -> None:
         ("[FormatError] key/value found outside of section at line 1: ??", "cannot be read with backup_password"),
         ("ERROR: [049]: unable to connect to 's3:443': [111] Connection refused", "cannot be reached"),
         ("ERROR: [041]: unable to open file '/x' for write: [13] Permission denied", "Nothing can be written"),
-        ("ERROR: [083]: unable to write '/x': [28] No space left on device", "is full"),
+        (
+            "ERROR: [083]: unable to write '/var/lib/pgbackrest/backup/x': [28] No space left on device",
+            "The target of the archive, /srv/backups/shop-wal, is full",
+        ),
+        (
+            "ERROR: [083]: unable to write '/var/lib/postgresql/data/base/5/x': [28] No space left on device",
+            "The disk of the database's host is full",
+        ),
+        ("ERROR: [039]: HTTP request failed with 507 (Insufficient Storage)", "The target of the archive"),
+        ("Host key verification failed.", "shows another host key"),
+        ("keeper@host: Permission denied (publickey).", "does not take backup_ssh_key"),
+        ("ssh: connect to host 10.0.0.9 port 22: Connection timed out", "cannot be reached"),
+        ('File "/srv/backups/shop-wal/backup/main/x" not found.', "is damaged"),
         (
             "ERROR: [095]: unable to verify certificate presented by 's3': [20]",
             "The certificate of the archive's target",
@@ -303,14 +401,28 @@ def test_the_windows_are_told_in_one_sentence() -> None:
     ],
 )
 def test_what_pgbackrest_says_is_told_in_one_sentence(said: str, sentence: str) -> None:
-    error = archive.wrong(f"P00   WARN: x\nP00  {said}", "/srv/backups/shop-wal", 1)
+    error = archive.wrong(f"P00   WARN: x\nP00  {said}", ABOUT, 1)
     assert isinstance(error, SlipwayError)
     assert sentence in error.what
     assert error.details.endswith(said)
 
 
 def test_a_lock_is_nothing_that_was_done() -> None:
-    assert isinstance(archive.wrong("ERROR: [050]: unable to acquire lock", "/x", 50), PreflightError)
+    assert isinstance(archive.wrong("ERROR: [050]: unable to acquire lock", ABOUT, 50), PreflightError)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_full_disk_here_is_no_full_target(full: bool) -> None:
+    def what(said: str, url: str) -> str:
+        return archive.wrong(said, archive.about(target(url), "shop", Terms()), 1, full=full).what
+
+    here = "The disk of the database's host is full."
+    # A copy lies where the archive would be.
+    copied = 'write local "/var/lib/pgbackrest/backup/main/x": No space left on device'
+    assert what(copied, "sftp://keeper@host/srv") == here
+    assert what(copied, "/srv") != here
+    # Nothing is cited.
+    assert (what("ERROR: [083]: No space left on device", "/srv") == here) == full
 
 
 def test_what_a_wrong_password_makes_of_a_file_does_not_garble_a_terminal() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from slipway.archive.target import Kind, Place, Target
+from slipway.archive.target import Place, Target
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError, UsageError
 from slipway.stack import StackFile
 
@@ -38,6 +38,7 @@ SLACK = timedelta(hours=1)
 """By which a weekly backup may be early: a timer does not fire to the second."""
 
 _SEGMENT_FILE = re.compile(r"(?:.*/)?([0-9A-F]{8})([0-9A-F]{8})([0-9A-F]{8})-[0-9a-f]{40}(?:\.[a-z0-9]+)?")
+_SEGMENT = re.compile(r"[0-9A-F]{24}")
 _SHARE = re.compile(r"([1-9][0-9]?)%")
 _SIZE = re.compile(r"([1-9][0-9]*)([mgt])", re.IGNORECASE)
 _UNITS = {"m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -57,12 +58,27 @@ class Terms(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=Tru
 class About(msgspec.Struct, kw_only=True, frozen=True):
     """What the host has to know of its archive beside pgBackRest's own file. It holds no secret."""
 
-    kind: Kind
-    where: str
-    """For people."""
-    folder: str
-    """Of the host; empty where it is none."""
+    place: Place
+    """Of the database's own archive in the target."""
     full_days: int
+
+    @property
+    def where(self) -> str:
+        """For people."""
+        place = self.place
+        port = f":{place.port}" if place.port else ""
+        match place.kind:
+            case "folder":
+                return place.path
+            case "sftp":
+                return f"sftp://{place.user}@{place.host}{port}{place.path}"
+            case "s3":
+                return f"s3://{place.host}{port}/{place.bucket}{place.path}"
+
+    @property
+    def folder(self) -> str:
+        """Of the host; empty where it is none."""
+        return self.place.path if self.place.kind == "folder" else ""
 
 
 def place_of(target: Target, name: str) -> Place:
@@ -72,19 +88,7 @@ def place_of(target: Target, name: str) -> Place:
 
 def about(target: Target, name: str, terms: Terms) -> About:
     """What is noted of a target."""
-    place = place_of(target, name)
-    port = f":{place.port}" if place.port else ""
-    where = {
-        "folder": place.path,
-        "sftp": f"sftp://{place.user}@{place.host}{port}{place.path}",
-        "s3": f"s3://{place.host}{port}/{place.bucket}{place.path}",
-    }[place.kind]
-    return About(
-        kind=place.kind,
-        where=where,
-        folder=place.path if place.kind == "folder" else "",
-        full_days=terms.full_days,
-    )
+    return About(place=place_of(target, name), full_days=terms.full_days)
 
 
 def files(target: Target, name: str, terms: Terms) -> list[StackFile]:
@@ -114,7 +118,8 @@ def conf(target: Target, name: str, terms: Terms, *, disk: int, port: int) -> st
         "repo1-cipher-pass": target.password,
         "repo1-retention-full": str(terms.keep),
         "repo1-bundle": "y",
-        "repo1-block": "y",
+        # Parts of a file are read one by one, and of a file over SFTP only so many (`copying`).
+        "repo1-block": "n" if target.place.kind == "sftp" else "y",
         "compress-type": "zst",
         "start-fast": "y",
         "io-timeout": "30",
@@ -182,6 +187,60 @@ def _storage(target: Target, place: Place) -> dict[str, str]:
     }
 
 
+def copying(place: Place, backup: Backup, folder: str, timeline: int) -> str:
+    """What OpenSSH's sftp is told, to copy what the restore of a backup reads to FOLDER_INSIDE, the log apart.
+
+    pgBackRest closes no file that it reads over SFTP before it ends, and an SSH server lets a session have 1024 open. A
+    restore opens one for each large file, and for each row of small ones in a bundle. Each segment of the log is read
+    by a process of its own.
+    `folder` is that of the log, such as 17-1.
+    """
+    kept, log = f"backup/{STANZA}", f"archive/{STANZA}"
+    wanted = [(kept, label) for label in backup.needs]
+    if timeline > 1:
+        wanted.append((f"{log}/{folder}", f"{timeline:08X}.history"))
+    # Of each of these there are two, and one is enough.
+    either = [(kept, "backup.info"), (kept, "backup.info.copy"), (log, "archive.info"), (log, "archive.info.copy")]
+    folders = ("backup", kept, "archive", log, f"{log}/{folder}")
+    return "".join(
+        [
+            *(f"lmkdir {FOLDER_INSIDE}/{one}\n" for one in folders),
+            *(f"-get {place.path}/{one}/{name} {FOLDER_INSIDE}/{one}/\n" for one, name in either),
+            *(f"get -R {place.path}/{one}/{name} {FOLDER_INSIDE}/{one}/\n" for one, name in wanted),
+        ]
+    )
+
+
+FROM_COPY = (
+    "--repo1-type=posix",
+    f"--repo1-path={FOLDER_INSIDE}",
+    # It would tell the server to look for the log in the copy as well.
+    f'--recovery-option=restore_command=pgbackrest --stanza={STANZA} archive-get %f "%p"',
+)
+"""What has pgBackRest restore from such a copy."""
+
+
+def sftp_words(place: Place) -> list[str]:
+    """How OpenSSH's sftp in the container reaches a target, as pgBackRest does; it is told what to do on its input."""
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    options = {
+        "IdentityFile": f"/run/{KEY}",
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": f"/etc/postgresql/{KNOWN_HOSTS.removeprefix('conf/')}",
+        "GlobalKnownHostsFile": "/dev/null",
+        "StrictHostKeyChecking": "yes",
+        "BatchMode": "yes",
+        "ConnectTimeout": "15",
+        # A target that is gone is noticed, and not waited for.
+        "ServerAliveInterval": "10",
+        "ServerAliveCountMax": "3",
+        "LogLevel": "ERROR",
+        "Port": str(place.port or 22),
+    }
+    words = [f"-o{name}={value}" for name, value in options.items()]
+    return ["-q", "-b", "-", "-F", "/dev/null", *words, f"{place.user}@{host}"]
+
+
 def queue_of(said: str, *, disk: int) -> int:
     """Bytes that `database_archive_queue` means. Raises :class:`UsageError`."""
     if share := _SHARE.fullmatch(said):
@@ -224,6 +283,8 @@ class Backup(msgspec.Struct, kw_only=True, frozen=True):
     """Bytes of the database."""
     stored: int
     """Bytes that it added to the archive."""
+    needs: list[str]
+    """Labels of the backups that it consists of, its own among them."""
     damaged: bool
     """Whether pages were found whose checksum is wrong."""
 
@@ -302,8 +363,14 @@ def _backup(told: Mapping[str, Any]) -> Backup:
         stop=position(told["lsn"]["stop"]),
         size=told["info"]["size"],
         stored=stored.get("delta", stored.get("size", 0)),
+        needs=[*(told.get("reference") or []), told["label"]],
         damaged=bool(told.get("error")),
     )
+
+
+def stored(backup: Backup, contents: Contents) -> int:
+    """Bytes in the archive of all that a backup consists of."""
+    return sum(one.stored for one in contents.backups if one.label in backup.needs)
 
 
 def position(text: str) -> int:
@@ -351,12 +418,34 @@ def reach(backup: Backup, line: Line, archived: Mapping[str, datetime], upto: da
 
     `upto` is until when all of the log is known to be there, which the time of the last segment says less exactly.
     """
+    to, number = _followed(backup, line, archived)
+    newest = max((number_of(name) for name in archived), default=0)
+    return max(to, upto) if upto and number > newest else to
+
+
+def _followed(backup: Backup, line: Line, archived: Mapping[str, datetime]) -> tuple[datetime, int]:
+    """Until when the segments lead that follow a backup, and the number of the first that is missing."""
     known = {(timeline_of(name), number_of(name)): when for name, when in archived.items()}
     to, number = backup.ended, number_of(backup.last)
     while when := known.get((line.timeline(number), number)):
         to, number = max(to, when), number + 1
-    newest = max((number_of(name) for name in archived), default=0)
-    return max(to, upto) if upto and number > newest else to
+    return to, number
+
+
+def missing_since(
+    backups: Sequence[Backup], line: Line, archived: Mapping[str, datetime], sent: str = ""
+) -> datetime | None:
+    """Since when log is missing behind the newest backup, so that nothing leads to what came after; None where none is.
+
+    `sent` is the segment that the server has given away last. It counts what pgBackRest gave up as archived.
+    """
+    newest = max((one for one in backups if line.holds(one)), key=lambda one: one.ended, default=None)
+    if newest is None:
+        return None
+    to, first = _followed(newest, line, archived)
+    names = [*archived, *([sent] if _SEGMENT.fullmatch(sent) else [])]
+    later = (number for name in names if line.timeline(number := number_of(name)) == timeline_of(name))
+    return to if max(later, default=0) >= first else None
 
 
 def windows(
@@ -442,6 +531,8 @@ LONGEST = 240
 """Characters of a line."""
 
 _ERROR = re.compile(r"ERROR: \[(\d+)\]: (.*)", re.DOTALL)
+_NO_SPACE = re.compile(r"no space left|disc quota|disk quota|ENOSPC", re.IGNORECASE)
+_CITED = re.compile(r"['\"](/[^'\"]*)['\"]")
 
 
 def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError], str, str]]:
@@ -460,7 +551,7 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         PreflightError,
     )
     yield meaning(
-        r"no space left|disc quota|disk quota|ENOSPC|insufficient storage|InsufficientStorage|QuotaExceeded",
+        rf"{_NO_SPACE.pattern}|insufficient storage|InsufficientStorage|QuotaExceeded",
         f"The target of the archive, {where}, is full.",
         "Free some space there, or keep fewer full backups (database_archive_keep).",
     )
@@ -502,7 +593,8 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         "Make it, or correct backup_target.",
     )
     yield meaning(
-        r"bind source path does not exist|unable to connect|unable to get address|HostConnect|connection refused"
+        r"bind source path does not exist|unable to connect|unable to get address|HostConnect|could not resolve"
+        r"|connection (refused|closed|reset|lost|timed out)"
         r"|timeout.*(connect|read|write)"
         r"|no route|unreachable|unable to (init|open).*(sftp|session)|EAI_|unexpected eof|socket|handshake",
         f"The target of the archive, {where}, cannot be reached.",
@@ -525,7 +617,7 @@ def _sentences(where: str) -> Iterator[tuple[re.Pattern[str], type[SlipwayError]
         "Restore that one here (slipway db restore --to latest), or name another folder in backup_target.",
     )
     yield meaning(
-        r"checksum|corrupt|info is missing|missing file|unable to open missing file|error restoring|raised from local",
+        r"checksum|corrupt|info is missing|missing file|File \"[^\"]*\" not found|error restoring|raised from local",
         f"The archive at {where} is damaged: what lies there is not what was written.",
         "Go back to a moment of another backup, or put the files back from where the target itself is backed up.",
     )
@@ -536,16 +628,31 @@ def foreign(where: str) -> str:
     return f"The archive at {where} is of another database server than the one that runs here."
 
 
-def wrong(said: str, where: str, code: int) -> SlipwayError:
-    """What pgBackRest's last words mean for an operator, with those words below."""
+def wrong(said: str, about: About, code: int, *, full: bool = False) -> SlipwayError:
+    """What pgBackRest's last words mean for an operator, with those words below. `full`: the disk of this host is."""
     # Each once: it says of two copies of a file that they are wrong.
     lines = dict.fromkeys(line.strip()[:LONGEST] for line in said.splitlines() if line.strip())
     words = "\n".join([*lines][-LAST_LINES:])
     error = _ERROR.search(said)
     told = error[2] if error else said
+    if _NO_SPACE.search(told) and _is_here(told, about, full=full):
+        return PreflightError(
+            "The disk of the database's host is full.",
+            "Free some space where Docker keeps volumes, and run this again.",
+            details=words,
+        )
+    where = about.where
     for pattern, kind, what, do_next in _sentences(where):
         if pattern.search(told):
             return kind(what, do_next, details=words)
     return SlipwayError(
         f"pgBackRest could not do its work on the archive at {where} ({code}).", "Its words are below.", details=words
     )
+
+
+def _is_here(told: str, about: About, *, full: bool) -> bool:
+    """Whether it is this host that has no space left: a file is cited that is not of a target in a folder."""
+    cited = _CITED.findall(told)
+    if not cited:
+        return full
+    return not (about.folder and any(path.startswith(f"{FOLDER_INSIDE}/") for path in cited))

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from slipway.backups import is_full
+from slipway.daemon import Daemon
 from slipway.database import archive
 from slipway.database.archive import About, Backup, Contents, Line, Window, span
 from slipway.database.host import Proof, Server, folder_of, read_proof, write_proof
@@ -23,6 +25,7 @@ from slipway.store import ROOT
 ARCHIVER = """
 SELECT json_build_object(
     'archived', last_archived_time, 'failed', last_failed_time, 'failures', failed_count,
+    'last', coalesce(last_archived_wal, ''),
     'waiting', (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
     'oldest', (SELECT min(modification) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'),
     'system', (SELECT system_identifier::text FROM pg_control_system()),
@@ -30,6 +33,8 @@ SELECT json_build_object(
 FROM pg_stat_archiver;
 """
 SYSTEM = "SELECT system_identifier FROM pg_control_system();"
+MISSING = 127
+"""Docker's exit code for a program that the image does not have."""
 LATE = timedelta(minutes=5)
 """After which a segment that waits is worth a word."""
 
@@ -45,6 +50,8 @@ class Archiver(msgspec.Struct, kw_only=True):
     """How the server's archiving goes. Times are UTC."""
 
     archived: datetime | None
+    last: str
+    """The file of its log that it has given away last; empty before the first."""
     failed: datetime | None
     failures: int
     waiting: int
@@ -81,6 +88,11 @@ class Repository:
                 f"Nothing is archived of the database of {name} on this host.",
                 "Name a backup_target in its inventory, and run playbooks/database.yml.",
             ) from None
+        except msgspec.MsgspecError:
+            raise PreflightError(
+                f"What is noted of the archive of {name} on this host is of another version of the kit.",
+                "Run playbooks/database.yml.",
+            ) from None
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -93,7 +105,7 @@ class Repository:
         if status.get("code", 0) not in (0, 1, 2, 3):
             repo = (found[0].get("repo") or [{}])[0].get("status", {})
             words = f"{status.get('message', '')}\n{repo.get('message', '')}"
-            raise archive.wrong(words, self.about.where, int(status["code"]))
+            raise archive.wrong(words, self.about, int(status["code"]))
         return archive.contents(said)
 
     def listed(self, contents: Contents) -> bytes:
@@ -114,21 +126,43 @@ class Repository:
         except UnhealthyError:
             return None
 
-    def alone(self, *arguments: str, mounts: Sequence[str] = (), container: str = "") -> bytes:
-        """Run pgBackRest in a container of its own; what it printed. Raises :class:`SlipwayError`."""
+    def alone(self, *arguments: str, mounts: Sequence[str] = (), container: str = "", copy: str = "") -> bytes:
+        """Run pgBackRest in a container of its own; what it printed. Raises :class:`SlipwayError`.
+
+        A volume named `copy` is in the place of the archive.
+        """
         named = ["--name", container] if container else []
         done = subprocess.run(
-            ["docker", "run", "--rm", "--log-driver=none", *named, *self.confined(mounts), "--entrypoint=pgbackrest",
-             self.image(), *_common(), *arguments],
+            ["docker", "run", "--rm", "--log-driver=none", *named, *self.confined(mounts, copy=copy),
+             "--entrypoint=pgbackrest", self.image(), *_common(), *arguments],
             capture_output=True,
             check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return self._done(done)
 
-    def confined(self, mounts: Sequence[str] = ()) -> list[str]:
-        """Options of a container that reaches the archive, and that nobody reaches."""
+    def copy(self, commands: str, volume: str, container: str) -> None:
+        """Copy files of an archive on an SSH host to a volume. Raises :class:`SlipwayError`."""
+        done = subprocess.run(
+            ["docker", "run", "--rm", "--interactive", "--log-driver=none", "--name", container,
+             *self.confined(copy=volume), "--entrypoint=sftp", self.image(), *archive.sftp_words(self.about.place)],
+            input=commands.encode(),
+            capture_output=True,
+            check=False,
+        )  # fmt: skip
+        if done.returncode == MISSING:
+            raise PreflightError(
+                "The image of the database has no sftp, which copies a backup from an SSH host.",
+                "Build it anew: playbooks/images.yml, then playbooks/database.yml.",
+            )
+        # What it prints is what it was told.
+        self._done(subprocess.CompletedProcess(done.args, done.returncode, b"", done.stderr))
+
+    def confined(self, mounts: Sequence[str] = (), *, copy: str = "") -> list[str]:
+        """Options of a container that reaches the archive, or has a copy in its place, and that nobody reaches."""
         where = self.about.folder or str(self.folder / "archive")
+        # Unlike a volume a folder is not made where it is gone.
+        there = f"type=volume,source={copy}" if copy else f"type=bind,source={where}"
         # Where it is a folder nothing else is needed; what else is reached is reached as the server reaches it.
         network = "none" if self.about.folder else "host"
         return [
@@ -137,8 +171,7 @@ class Repository:
             "--tmpfs=/run/postgresql:uid=999,gid=999,mode=2775",
             f"--volume={self.folder / 'conf'}:/etc/postgresql:ro",
             f"--volume={self.folder / 'secrets'}:/run/secrets:ro",
-            # Unlike a volume it is not made where it is gone.
-            f"--mount=type=bind,source={where},target={archive.FOLDER_INSIDE}",
+            f"--mount={there},target={archive.FOLDER_INSIDE}",
             *(f"--volume={mount}" for mount in mounts),
         ]  # fmt: skip
 
@@ -211,7 +244,7 @@ class Repository:
     def _done(self, done: subprocess.CompletedProcess[bytes]) -> bytes:
         if done.returncode:
             said = "\n".join(archive.readable(words) for words in (done.stdout, done.stderr))
-            raise archive.wrong(said, self.about.where, done.returncode)
+            raise archive.wrong(said, self.about, done.returncode, full=is_full(Daemon().root()))
         return done.stdout
 
     def backup(self, *, check: bool = False) -> dict[str, Any]:
@@ -260,6 +293,9 @@ class Repository:
             newest = max(archived.values(), default=None)
             if len(found) > 1:
                 warnings.append(GAP)
+            sent = archiver.last if archiver and archiver.system == contents.system else ""
+            if since := archive.missing_since(contents.backups, line, archived, sent):
+                warnings.append(missing(since))
         if not contents.backups:
             warnings.append("There is no backup yet: slipway db backup takes one.")
         return Report(where=self.about.where, backups=contents.backups, windows=found, newest=newest, warnings=warnings)
@@ -298,6 +334,14 @@ class Report(msgspec.Struct, kw_only=True, frozen=True):
 
 WORDS = {"full": "full", "diff": "since full", "incr": "incremental"}
 GAP = "Between these, log is missing: it was given up while the target could not be reached."
+
+
+def missing(since: datetime) -> str:
+    """That there is a gap behind the newest backup."""
+    return (
+        f"Log is missing behind {archive.clock(since)}: it was given up while the target could not be reached. "
+        "What came after it cannot be gone back to before the next backup: slipway db backup takes one."
+    )
 
 
 def _common() -> list[str]:

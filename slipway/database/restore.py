@@ -22,7 +22,7 @@ from slipway.daemon import LABEL_PROJECT, Daemon
 from slipway.database import archive
 from slipway.database.archive import Backup, Contents
 from slipway.database.host import Proof, Server, env_file, noted, read_proof, write_proof
-from slipway.database.repository import GAP, SYSTEM, Archiver, Repository
+from slipway.database.repository import GAP, SYSTEM, Archiver, Repository, missing
 from slipway.errors import PreflightError, SlipwayError, UnhealthyError
 from slipway.release import COMPOSE_FILE, LABEL_NAME, LABEL_STACK
 from slipway.stack import Stack, StackFile, StackRequest, write
@@ -67,6 +67,8 @@ class Mark(msgspec.Struct, kw_only=True, frozen=True):
     """That is filled."""
     before: str
     """That is left."""
+    copy: str = ""
+    """With what is copied of the archive; empty where nothing is."""
 
 
 class Restore:
@@ -93,10 +95,13 @@ class Restore:
             if finished := self._finish():
                 return finished
             backup, contents, timeline = self._choose(*self._line_up())
-            self._need_room(backup)
+            self._need_room(backup, contents)
             mark = self._begin()
             try:
+                if mark.copy:
+                    self._copy(mark, backup, contents, timeline)
                 self._fetch(mark, backup, timeline)
+                self._drop_copy(mark)
                 reached = self._recover(mark, contents)
             except BaseException:
                 self._drop(mark)
@@ -137,6 +142,8 @@ class Restore:
         backup = archive.base(found.backups, line, archived, self.moment, upto)
         if backup is None:
             more = f" {GAP}" if len(windows) > 1 else ""
+            if since := archive.missing_since(found.backups, line, archived):
+                more += f" {missing(since)}"
             raise PreflightError(
                 f"The database of {self.request.name} cannot go back to {self.request.to}.",
                 f"{archive.told(windows)}{more}",
@@ -147,13 +154,20 @@ class Restore:
         where = f"to {archive.clock(self.moment)}" if self.moment else "to the end of what was archived"
         return f"the database of {self.request.name} goes back {where}, by way"
 
-    def _need_room(self, backup: Backup) -> None:
-        needed = int(ROOM * backup.size) + SPARE
+    @property
+    def _copies(self) -> bool:
+        """Whether what a restore reads is copied here before."""
+        return self.archive.about.place.kind == "sftp"
+
+    def _need_room(self, backup: Backup, contents: Contents) -> None:
+        copied = archive.stored(backup, contents) if self._copies else 0
+        needed = int(ROOM * backup.size) + SPARE + copied
         free = shutil.disk_usage(Daemon().root()).free
         if free < needed:
+            beside = f", its backup, which is copied here first, has {copied // 1024**2} MB" if copied else ""
             raise PreflightError(
-                f"The database had {backup.size // 1024**2} MB, and {free // 1024**2} MB are free where Docker keeps "
-                "volumes.",
+                f"The database had {backup.size // 1024**2} MB{beside}, and {free // 1024**2} MB are free where Docker "
+                "keeps volumes.",
                 f"Free {needed // 1024**2} MB there, and run this again.",
             )
 
@@ -162,11 +176,19 @@ class Restore:
     def _begin(self) -> Mark:
         major = noted(self.folder)["DATABASE_MAJOR"]
         name = f"{self.request.name}-database-{major}-{datetime.now(UTC):%Y%m%d%H%M%S}"
-        mark = Mark(to=self.request.to, volume=name, before=noted(self.folder)["DATABASE_VOLUME"])
+        copy = f"{name}-backup" if self._copies else ""
+        mark = Mark(to=self.request.to, volume=name, before=noted(self.folder)["DATABASE_VOLUME"], copy=copy)
         self._write(mark)
         labels = {LABEL_NAME: self.folder.name, LABEL_STACK: "database", LABEL_PROJECT: f"slipway-{self.folder.name}"}
         Daemon().make_volume(mark.volume, {**labels, "com.docker.compose.volume": "data"})
+        if copy:
+            Daemon().make_volume(copy, labels)
         return mark
+
+    def _copy(self, mark: Mark, backup: Backup, contents: Contents, timeline: int) -> None:
+        self.tell(f"Copying the backup {backup.label}, {archive.stored(backup, contents) // 1024**2} MB.")
+        commands = archive.copying(self.archive.about.place, backup, contents.archive, timeline)
+        self.archive.copy(commands, mark.copy, self.container)
 
     def _fetch(self, mark: Mark, backup: Backup, timeline: int) -> None:
         self.tell(f"Fetching the backup {backup.label}, {backup.size // 1024**2} MB.")
@@ -177,7 +199,9 @@ class Restore:
         )
         mounts = [f"{mark.volume}:/var/lib/postgresql/data"]
         options = [f"--set={backup.label}", f"--target-timeline={timeline}", *to]
-        self.archive.alone(*options, "restore", mounts=mounts, container=self.container)
+        if mark.copy:
+            options += archive.FROM_COPY
+        self.archive.alone(*options, "restore", mounts=mounts, container=self.container, copy=mark.copy)
 
     def _recover(self, mark: Mark, contents: Contents) -> datetime | None:
         """Have a server read the log up to the moment, and look at what came of it; of when the last change is."""
@@ -322,7 +346,13 @@ class Restore:
         """Remove what a restore has made that did not come to its end."""
         self._end_container()
         subprocess.run(["docker", "volume", "rm", "--force", mark.volume], check=False, capture_output=True)
+        self._drop_copy(mark)
         (self.folder / MARK).unlink(missing_ok=True)
+
+    @staticmethod
+    def _drop_copy(mark: Mark) -> None:
+        if mark.copy:
+            subprocess.run(["docker", "volume", "rm", "--force", mark.copy], check=False, capture_output=True)
 
     def _end_container(self) -> None:
         subprocess.run(["docker", "stop", "--time=300", self.container], check=False, capture_output=True)

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import socket
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 from lab.commands import KIT, alone
 from lab.registry import certificate
-from tests.engine.conftest import PREFIX, docker, free_port
+from tests.engine.conftest import free_port
 
 HOST = "127.0.0.1"
 PATIENCE = 30.0
 """Seconds."""
-SFTP_IMAGE = f"{PREFIX}sftp:1"
-SFTP = """
-FROM {base}
-RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=secret,id=ca \
-    if [ -s /run/secrets/ca ]; then ca="-o Acquire::https::CAInfo=/run/secrets/ca"; fi; \
-    apt-get $ca update && apt-get $ca install --yes --no-install-recommends openssh-server \
-    && mkdir -p /run/sshd && useradd --create-home --password '*' backup-user && rm /etc/ssh/ssh_host_*
-"""
+FILES = 1024
+"""That a session of the SSH server may have open."""
 SERVE = """
 import sys
 import uvicorn
@@ -40,7 +36,6 @@ app = DomainDispatcherApplication(create_backend_app)
 uvicorn.run(app, interface="wsgi", host=host, port=int(port), ssl_certfile=cert, ssl_keyfile=key)
 """
 REQUIREMENTS = Path(__file__).with_name("requirements-s3.txt")
-BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 @contextmanager
@@ -87,33 +82,85 @@ def _python() -> str:
     return str(home / "bin" / "python")
 
 
-@contextmanager
-def sftp(folder: Path) -> Iterator[dict[str, Any]]:
-    """A host with a user that logs in by a key."""
-    listing = ["image", "ls", "--filter", "reference=slipway/base:trixie-*", "--format", "{{.Repository}}:{{.Tag}}"]
-    base = max(docker(*listing).split())
-    secret = ["--secret", f"id=ca,src={BUNDLE}"] if BUNDLE.exists() else []
-    subprocess.run(
-        ["docker", "buildx", "build", "--quiet", *secret, "--tag", SFTP_IMAGE, "-"],
-        input=SFTP.format(base=base), text=True, check=True, capture_output=True,
-    )  # fmt: skip
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(folder / name)], check=True)
-    port, name = free_port(), f"{PREFIX}sftp"
-    script = (
-        "cp /keys/host /etc/ssh/host && chmod 600 /etc/ssh/host && install -d -o backup-user -g backup-user -m 700 "
-        "/home/backup-user/.ssh && install -o backup-user -m 600 /keys/user.pub /home/backup-user/.ssh/authorized_keys "
-        f"&& exec /usr/sbin/sshd -D -e -h /etc/ssh/host -p {port} -o ListenAddress={HOST} -o PasswordAuthentication=no "
-        "-o UsePAM=no"
-    )
-    docker("run", "--detach", "--name", name, "--network=host", "--volume", f"{folder}:/keys:ro", SFTP_IMAGE,
-           "bash", "-c", script)  # fmt: skip
-    try:
-        yield {
-            "url": f"sftp://backup-user@{HOST}:{port}/home/backup-user/archive",
-            "ssh_key": (folder / "user").read_text(),
-            "known_hosts": f"[{HOST}]:{port} {(folder / 'host.pub').read_text()}",
+class Sftp:
+    """An SSH server on loopback, for the user that runs the tests, which shows nothing but files.
+
+    A session may have as many files open as one of a server that systemd started.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        for key in ("host", "user"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
+        (folder / "authorized").write_text((folder / "user.pub").read_text())
+        self.start()
+
+    def start(self) -> None:
+        """Have it take connections."""
+        Path("/run/sshd").mkdir(exist_ok=True)
+        options = {
+            "Port": self.port,
+            "ListenAddress": HOST,
+            "HostKey": self.folder / "host",
+            "AuthorizedKeysFile": self.folder / "authorized",
+            "PidFile": "none",
+            "StrictModes": "no",
+            "UsePAM": "no",
+            "PermitRootLogin": "prohibit-password",
+            "PasswordAuthentication": "no",
+            "Subsystem": "sftp internal-sftp",
+            "ForceCommand": "internal-sftp",
         }
+        words = [f"-o{name}={value}" for name, value in options.items()]
+        command = ["prlimit", f"--nofile={FILES}:{FILES}", "/usr/sbin/sshd", "-D", "-f", "/dev/null", *words]
+        self.server = subprocess.Popen(command, start_new_session=True)
+        wait_until(lambda: answers(self.port))
+
+    def end(self) -> None:
+        """End it with the connections that it has: each is a process of its own group."""
+        for process in children(self.server.pid):
+            os.kill(process, signal.SIGKILL)
+        self.server.kill()
+        self.server.wait()
+
+    @property
+    def target(self) -> dict[str, str]:
+        """As an archive of a request names it, but for the password."""
+        host_key = " ".join((self.folder / "host.pub").read_text().split()[:2])
+        return {
+            "url": f"sftp://root@{HOST}:{self.port}{self.folder}/archive",
+            "ssh_key": (self.folder / "user").read_text(),
+            "known_hosts": f"[{HOST}]:{self.port} {host_key}\n",
+        }
+
+
+@contextmanager
+def sftp(folder: Path) -> Iterator[Sftp]:
+    """One that ends."""
+    server = Sftp(folder)
+    try:
+        yield server
     finally:
-        docker("rm", "--force", name, check=False)
-        docker("image", "rm", "--force", SFTP_IMAGE, check=False)
+        server.end()
+
+
+def children(process: int) -> list[int]:
+    """The processes below one, deepest first."""
+    found = [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    return [below for one in found for below in [*children(one), one]]
+
+
+def answers(port: int) -> bool:
+    """Whether something takes connections there."""
+    with suppress(OSError), socket.create_connection((HOST, port), timeout=1):
+        return True
+    return False
+
+
+def wait_until(moment: Callable[[], bool]) -> None:
+    """Until it is so, or fail."""
+    deadline = time.monotonic() + 10
+    while not moment():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from lab.images import base
 from tests.engine.conftest import KIT, PREFIX, docker
 
 REPOSITORY = f"{PREFIX}postgres"
@@ -33,10 +34,7 @@ def remove_images() -> None:
 
 
 def _build(image: str, reference: str, suite: str, **arguments: str) -> str:
-    listing = ["image", "ls", "--filter", f"reference=slipway/base:{suite}-*", "--format", "{{.Repository}}:{{.Tag}}"]
-    bases = docker(*listing).split()
-    assert bases, f"There is no base of {suite} on this machine. Run playbooks/images.yml first."
-    arguments |= {"BASE": max(bases), "SOURCE_DATE_EPOCH": "1700000000"}
+    arguments |= {"BASE": base(suite), "SOURCE_DATE_EPOCH": "1700000000"}
     given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     secret = ["--secret", f"id=ca,src={BUNDLE}"] if BUNDLE.exists() else []
     docker("buildx", "build", "--quiet", *given, *secret, "--tag", reference, str(KIT / "images" / image))

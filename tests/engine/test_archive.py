@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -22,8 +20,9 @@ import pytest
 from slipway.archive.restore import BEFORE, RESTORED
 from slipway.lease import Leases
 from slipway.store import RESTORING_FILE
-from tests.engine.archive_targets import s3
-from tests.engine.conftest import SECRET, Environment, Make, docker, free_port, get
+from tests.engine import archive_targets
+from tests.engine.archive_targets import Sftp, s3, wait_until
+from tests.engine.conftest import SECRET, Environment, Make, docker, get
 
 pytestmark = pytest.mark.docker
 
@@ -384,80 +383,12 @@ def test_where_a_clock_was_set_back_the_backup_that_was_just_taken_stays(shop: S
     assert len(found) == 2
 
 
-class Sftp:
-    """An SSH server on loopback, for the user that runs the tests, which shows nothing but files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        for key in ("host", "user"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / key)], check=True)
-        (folder / "authorized").write_text((folder / "user.pub").read_text())
-        self.start()
-
-    def start(self) -> None:
-        Path("/run/sshd").mkdir(exist_ok=True)
-        options = {
-            "Port": self.port,
-            "ListenAddress": "127.0.0.1",
-            "HostKey": self.folder / "host",
-            "AuthorizedKeysFile": self.folder / "authorized",
-            "PidFile": "none",
-            "StrictModes": "no",
-            "UsePAM": "no",
-            "PermitRootLogin": "prohibit-password",
-            "PasswordAuthentication": "no",
-            "Subsystem": "sftp internal-sftp",
-            "ForceCommand": "internal-sftp",
-        }
-        words = [f"-o{name}={value}" for name, value in options.items()]
-        self.server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-f", "/dev/null", *words], start_new_session=True)
-        wait_until(lambda: answers(self.port))
-
-    def end(self) -> None:
-        """End it with the connections that it has: each is a process of its own group."""
-        for process in children(self.server.pid):
-            os.kill(process, signal.SIGKILL)
-        self.server.kill()
-        self.server.wait()
-
-    @property
-    def target(self) -> dict[str, str]:
-        host_key = " ".join((self.folder / "host.pub").read_text().split()[:2])
-        return {
-            "url": f"sftp://root@127.0.0.1:{self.port}{self.folder}/archive",
-            "password": PASSWORD,
-            "ssh_key": (self.folder / "user").read_text(),
-            "known_hosts": f"[127.0.0.1]:{self.port} {host_key}\n",
-        }
-
-
-def children(process: int) -> list[int]:
-    """The processes below one, deepest first."""
-    found = [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    return [below for one in found for below in [*children(one), one]]
-
-
-def answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
-
-
-def wait_until(moment: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not moment():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def sftp(tmp_path: Path) -> Iterator[Sftp]:
     folder = tmp_path / "sftp"
     folder.mkdir()
-    server = Sftp(folder)
-    yield server
-    server.end()
+    with archive_targets.sftp(folder) as server:
+        yield server
 
 
 @pytest.mark.long

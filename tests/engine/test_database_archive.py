@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shutil
 import signal
 import subprocess
@@ -9,14 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from slipway.daemon import LABEL_PROJECT
 from slipway.database import wire
+from slipway.release import LABEL_NAME, LABEL_STACK
 from tests.engine import archive_targets, postgres
 from tests.engine.conftest import PREFIX, RefusedError, docker, free_port
 from tests.engine.test_database import Database
@@ -85,6 +89,11 @@ def log_of(container: str) -> str:
         ["docker", "logs", container], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     return done.stdout
+
+
+def switch(database: Archived) -> None:
+    """Have the log go on in another segment, and the one before archived."""
+    docker("exec", database.container, "psql", "--command", "SELECT pg_switch_wal()")
 
 
 def between() -> str:
@@ -196,7 +205,7 @@ def test_a_target_that_is_gone_or_damaged_is_said_and_never_a_success(database: 
     shutil.chown(repository, 0, 0)
     with pytest.raises(RefusedError, match="Nothing can be written"):
         database.backup()
-    docker("exec", database.container, "psql", "--command", "SELECT pg_switch_wal()")
+    switch(database)
     deadline = time.monotonic() + 30
     while not (warnings := database.ask()["warnings"]):
         assert time.monotonic() < deadline
@@ -302,38 +311,191 @@ def test_no_acknowledged_row_is_lost_when_the_server_is_killed(database: Archive
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["s3", "sftp"])
-def test_a_target_elsewhere_takes_and_gives_back(tmp_path: Path, image: str, kind: str) -> None:
+def test_no_acknowledged_row_is_lost_when_the_disk_is_full(tmp_path: Path, image: str, target: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(disk)], check=True)
+    database = Archived(tmp_path / "root", image, {"url": str(target)})
+    try:
+        on_disk(disk)
+        database.ask()
+        database.backup()
+        database.sql("CREATE TABLE written (n int, filler text)")
+        ballast = disk / "ballast"
+        subprocess.run(["fallocate", "-l", str(shutil.disk_usage(disk).free - 40 * 1024**2), str(ballast)], check=True)
+        acknowledged: list[int] = []
+        numbers, deadline = itertools.count(), time.monotonic() + 120
+        # A row that finds no room is refused, and the server goes on. Log that finds none ends it.
+        while "PANIC" not in log_of(database.container):
+            assert time.monotonic() < deadline
+            with suppress(wire.WireError), database.as_("owner") as owner:
+                for number in itertools.islice(numbers, 100):
+                    # What cannot be compressed.
+                    filler = "(SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 2000))"
+                    owner.ask(f"INSERT INTO written VALUES ({number}, {filler})")  # noqa: S608 - a number
+                    acknowledged.append(number)
+            if shutil.disk_usage(disk).free < 20 * 1024**2:
+                docker("exec", database.container, "psql", "--command", "SELECT pg_switch_wal()", check=False)
+        assert len(acknowledged) > 100
+        assert "No space left on device" in log_of(database.container)
+        ballast.unlink()
+        deadline = time.monotonic() + 60
+        while True:
+            with suppress(RefusedError, wire.WireError):
+                database.ask()
+                break
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        written = "SELECT n FROM written ORDER BY n"
+        assert set(acknowledged) <= {row[0] for row in database.sql(written)}
+        # What was archived leads there, too.
+        assert database.restore("latest")["changed"]
+        assert set(acknowledged) <= {row[0] for row in database.sql(written)}
+    finally:
+        database.remove()
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def on_disk(disk: Path) -> None:
+    """Have the volume with the data lie there, as Compose would have made it."""
+    data = disk / "data"
+    data.mkdir(mode=0o700)
+    os.chown(data, 999, 999)
+    stack = f"{NAME}-database"
+    labels = {
+        LABEL_NAME: stack,
+        LABEL_STACK: "database",
+        LABEL_PROJECT: f"slipway-{stack}",
+        "com.docker.compose.volume": "data",
+    }
+    words = [f"--label={name}={value}" for name, value in labels.items()]
+    words += ["--opt=type=none", "--opt=o=bind", f"--opt=device={data}"]
+    docker("volume", "create", *words, f"{NAME}-database-17")
+
+
+@pytest.mark.long
+def test_log_that_was_given_up_is_told_and_a_backup_leads_on(database: Archived, target: Path) -> None:
+    database.ask(archive_terms={"queue": "32m"})
+    database.backup()
+    database.note(1)
+    repository = target / f"{NAME}-wal"
+    shutil.chown(repository, 0, 0)
+    for number in range(2, 8):
+        database.note(number)
+        switch(database)
+    deadline = time.monotonic() + 60
+    while "dropped WAL file" not in log_of(database.container):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    shutil.chown(repository, 999, 999)
+    # It tries again at once only for a new one.
+    database.note(8)
+    switch(database)
+    while "segments wait" in (told := database.slipway("db", "backups")).stdout or "Log is missing" not in told.stdout:
+        assert time.monotonic() < deadline, told.stdout + told.stderr
+        time.sleep(0.5)
+    assert told.returncode == 2
+    assert "WARNING: Log is missing behind 20" in told.stdout
+    assert "slipway db backup takes one." in told.stdout
+    with pytest.raises(RefusedError, match=r"cannot go back to .* Log is missing behind 20"):
+        database.restore(between())
+
+    database.backup()
+    told = database.slipway("db", "backups")
+    assert "Log is missing behind" not in told.stdout
+    assert "WARNING: Between these, log is missing" in told.stdout
+    database.note(9)
+    to = between()
+    database.note(10)
+    database.restore(to)
+    assert database.notes() == [*range(1, 10)]
+
+
+@pytest.mark.long
+def test_an_s3_store_takes_and_gives_back(tmp_path: Path, image: str) -> None:
+    with archive_targets.s3(tmp_path, "shop") as given, elsewhere(tmp_path, image, given) as database:
+        with pytest.raises(RefusedError, match="The certificate of the archive's target"):
+            database.ask(archive={**database.archive, "ca": ""})
+        assert database.notes() == [1]
+
+
+@pytest.mark.long
+def test_an_ssh_host_takes_and_gives_back_more_files_than_it_lets_one_open(tmp_path: Path, image: str) -> None:
     keys = tmp_path / "keys"
     keys.mkdir()
-    serving = archive_targets.s3(keys, "shop") if kind == "s3" else archive_targets.sftp(keys)
-    with serving as given:
-        database = Archived(tmp_path / "root", image, given)
-        try:
-            database.ask(archive=None)
-            container, since = database.born().split()
-            database.ask()
-            assert database.born().split() == [container, since], "to archive is a reload"
-            assert database.backup()["kind"] == "full"
-            database.note(1)
-            to = between()
-            database.note(2)
+    with archive_targets.sftp(keys) as server, elsewhere(tmp_path, image, server.target) as database:
+        other = server.target["known_hosts"].replace("AAAA", "AAAB")
+        with pytest.raises(RefusedError, match="shows another host key"):
+            database.ask(archive={**database.archive, "known_hosts": other})
+        assert database.notes() == [1]
+        database.ask()
+        # By way of a second timeline, and of a backup that is based on others. Files that lie beside each other in a
+        # bundle are read at once, but not those between which one is left out.
+        many(database, "CREATE TABLE many_%s AS SELECT 1 AS n", 1)
+        assert database.backup()["kind"] == "incr"
+        many(database, "UPDATE many_%s SET n = 2", 2)
+        database.note(3)
+        assert database.backup()["kind"] == "incr"
+        to = between()
+        database.note(4)
+        server.end()
+        with pytest.raises(RefusedError, match="cannot be reached"):
             database.restore(to)
-            assert database.notes() == [1]
-            wrong = (
-                {"secret_key": "x" * 40}
-                if kind == "s3"
-                else {"known_hosts": given["known_hosts"].replace("AAAA", "AAAB")}
-            )
-            if kind == "sftp":
-                with pytest.raises(RefusedError, match="shows another host key"):
-                    database.ask(archive={**database.archive, **wrong})
-            else:
-                with pytest.raises(RefusedError, match="The certificate of the archive's target"):
-                    database.ask(archive={**database.archive, "ca": ""})
-            assert database.notes() == [1]
-            shown = "".join(database.said) + docker("inspect", database.container) + log_of(database.container)
-            assert "never-to-be-seen" not in shown
-            assert "PRIVATE KEY" not in shown
-        finally:
-            database.remove()
+        server.start()
+        database.restore(to)
+        assert database.notes() == [1, 3]
+        volumes = docker("volume", "ls", "--quiet", "--filter", f"name={NAME}-database").split()
+        assert not [volume for volume in volumes if volume.endswith("-backup")], "what was copied is removed"
+
+
+@pytest.mark.long
+def test_what_was_copied_is_removed_when_a_restore_is_killed(tmp_path: Path, image: str) -> None:
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    with archive_targets.sftp(keys) as server, elsewhere(tmp_path, image, server.target) as database:
+        command = [sys.executable, "-m", "slipway.cli", "--root", str(database.root), "db", "restore", "--to", "latest"]
+
+        def copies() -> list[str]:
+            return docker("volume", "ls", "--quiet", "--filter", "name=-backup$").split()
+
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as call:
+            deadline = time.monotonic() + 60
+            while not (copies() and docker("ps", "--quiet", "--filter", f"name=slipway-{NAME}-database-restore")):
+                assert call.poll() is None, "it ended before the moment to kill it"
+                assert time.monotonic() < deadline
+            call.send_signal(signal.SIGKILL)
+        assert copies()
+        assert database.restore("latest")["changed"]
+        assert copies() == []
+        assert database.notes() == [1]
+
+
+def many(database: Archived, statement: str, step: int) -> None:
+    """Do it with thrice as many tables as an SSH host lets one have files open, or with each of so many."""
+    # Each transaction has so many locks.
+    for first in range(0, 3 * archive_targets.FILES, 256):
+        loop = f"FOR n IN {first}..{first + 255} BY {step} LOOP EXECUTE format('{statement}', n); END LOOP"
+        docker("exec", database.container, "psql", "--command", f"DO $$ BEGIN {loop}; END $$")
+
+
+@contextmanager
+def elsewhere(tmp_path: Path, image: str, given: dict[str, Any]) -> Iterator[Archived]:
+    """A database that was archived there, and has gone back once."""
+    database = Archived(tmp_path / "root", image, given)
+    try:
+        database.ask(archive=None)
+        container, since = database.born().split()
+        database.ask()
+        assert database.born().split() == [container, since], "to archive is a reload"
+        assert database.backup()["kind"] == "full"
+        database.note(1)
+        to = between()
+        database.note(2)
+        database.restore(to)
+        assert database.notes() == [1]
+        yield database
+        shown = "".join(database.said) + docker("inspect", database.container) + log_of(database.container)
+        assert "never-to-be-seen" not in shown
+        assert "PRIVATE KEY" not in shown
+    finally:
+        database.remove()
