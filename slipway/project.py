@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import cached_property
@@ -225,6 +225,11 @@ class Project:
         if not any(mountpoint.iterdir()):
             mountpoint.chmod(0o750)
             os.chown(mountpoint, volume.uid, volume.gid)
+
+    def has_empty(self, volumes: Collection[str]) -> bool:
+        """Whether these named volumes are there and hold nothing."""
+        mountpoints = [self._daemon.volume(name) for name in volumes]
+        return all(mountpoint is not None and not any(mountpoint.iterdir()) for mountpoint in mountpoints)
 
     def _clear(self, container: str) -> None:
         deadline = time.monotonic() + CLEAR_PATIENCE
