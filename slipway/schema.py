@@ -199,12 +199,32 @@ class Schema:
         if contract.once:
             done = self._applied(manifest, service)
             return done[-1] if done else NONE, [once.name(path) for path in once.pending(done, contract.once)]
-        left = self._planned(manifest, service, contract) if contract.plan else [UNTOLD]
+        if contract.plan:
+            return self._both(manifest, service, contract)
+        left = [UNTOLD]
         at = self._revision(manifest, service)
-        if contract.head and not contract.plan:
+        if contract.head:
             head = revision_of(self._run(manifest, service, contract.head), contract)
             left = [] if at == head else [head]
         return at, left
+
+    def _both(self, manifest: Manifest, service: str, contract: Migrate) -> tuple[str, list[str]]:
+        """What `status` and `plan` tell, asked at once; where that did not work, one after the other."""
+        # Imported where it is needed, since most calls migrate nothing.
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+        with ThreadPoolExecutor() as asking:
+            status = asking.submit(
+                self._store.project(manifest).run, service, contract.status, contract, beside_another=True
+            )
+            try:
+                left = self._planned(manifest, service, contract)
+                return revision_of(status.result(), contract), left
+            except CommandError:
+                # There are programs of which one locks the other out.
+                status.exception()
+        left = self._planned(manifest, service, contract)
+        return self._revision(manifest, service), left
 
     def _unmade(self, manifest: Manifest, service: str) -> bool:
         """Whether nobody has made the database yet: it is a file on a volume, and there is none on any of them."""
