@@ -77,6 +77,12 @@ def _preflight(data: bytes, root: Path) -> dict[str, Any]:
     return preflight(protocol.decode_request(data, PreflightRequest), root)
 
 
+def _fetch(data: bytes, _root: Path) -> dict[str, Any]:
+    from slipway import fetch  # noqa: PLC0415 - as below
+
+    return fetch.begin(protocol.decode_request(data, fetch.FetchRequest))
+
+
 def _stage(data: bytes, root: Path) -> dict[str, Any]:
     request = protocol.decode_request(data, StageRequest)
     deploy = Deploy(Store(request.release.manifest.name, root), request)
@@ -173,6 +179,7 @@ def _reach(data: bytes, _root: Path) -> dict[str, Any]:
 
 HANDLERS: dict[str, Handler] = {
     "preflight": _preflight,
+    "fetch": _fetch,
     "hold": _on_environment(Deploy.hold),
     "stage": _stage,
     "migrate": _on_release(
