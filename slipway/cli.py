@@ -31,6 +31,7 @@ from slipway.preflight import PreflightRequest, preflight
 from slipway.prune import KEEP
 from slipway.registries import Login
 from slipway.release import Release
+from slipway.schema import Pending
 from slipway.status import HistoryRequest, StatusRequest, history, status
 from slipway.store import ROOT, Store, environments, only_environment
 from slipway.watch import Soak
@@ -57,6 +58,7 @@ class ReleaseRequest(Run):
     name: str
     release: str = ""
     allow_unsafe: bool = False
+    pending: list[Pending] | None = None
     migrate: bool = False
     schema: str = ""
     previous: str = ""
@@ -73,6 +75,12 @@ class EnvironmentRequest(Run):
 
 def _preflight(data: bytes, root: Path) -> dict[str, Any]:
     return preflight(protocol.decode_request(data, PreflightRequest), root)
+
+
+def _fetch(data: bytes, _root: Path) -> dict[str, Any]:
+    from slipway import fetch  # noqa: PLC0415 - as below
+
+    return fetch.begin(protocol.decode_request(data, fetch.FetchRequest))
 
 
 def _stage(data: bytes, root: Path) -> dict[str, Any]:
@@ -171,9 +179,12 @@ def _reach(data: bytes, _root: Path) -> dict[str, Any]:
 
 HANDLERS: dict[str, Handler] = {
     "preflight": _preflight,
+    "fetch": _fetch,
     "hold": _on_environment(Deploy.hold),
     "stage": _stage,
-    "migrate": _on_release(lambda deploy, on: deploy.migrate(on.release, allow_unsafe=on.allow_unsafe)),
+    "migrate": _on_release(
+        lambda deploy, on: deploy.migrate(on.release, allow_unsafe=on.allow_unsafe, pending=on.pending)
+    ),
     "activate": _on_release(
         lambda deploy, on: deploy.activate(
             on.release, terms=on.terms, migrate=on.migrate, schema=on.schema, keep=on.keep

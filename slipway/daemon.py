@@ -186,7 +186,12 @@ class Daemon:
 
     def has_volume(self, name: str) -> bool:
         """Whether there is a volume of that name."""
-        return self._find(f"/volumes/{quote(name)}") is not None
+        return self.volume(name) is not None
+
+    def volume(self, name: str) -> Path | None:
+        """Where the volume of that name lies on this host; None where there is none."""
+        found = self._find(f"/volumes/{quote(name)}")
+        return None if found is None else Path(found["Mountpoint"])
 
     def make_volume(self, name: str, labels: dict[str, str]) -> Path:
         """Make a volume, or find the one of that name; the answer is where it lies on this host."""

@@ -212,8 +212,12 @@ class Deploy:
 
     # --- migrate ---------------------------------------------------------------------------------------------------
 
-    def migrate(self, release_id: str, *, allow_unsafe: bool = False) -> dict[str, Any]:
+    def migrate(
+        self, release_id: str, *, allow_unsafe: bool = False, pending: list[Pending] | None = None
+    ) -> dict[str, Any]:
         """Bring the schema to what the release needs, in its own image; the release that serves is left alone.
+
+        `pending` is what :meth:`stage` has told in the same run, which nobody else has changed since.
 
         `deferred` says that it is for :meth:`activate` to do, with the old release stopped: the database is embedded,
         and the old release cannot share it with a schema that does more than grow.
@@ -222,7 +226,7 @@ class Deploy:
             return {"changed": True, "deferred": False}
         manifest = self.store.manifest(release_id)
         with self.holding("migrate", keep=self.run.lease):
-            pending = self.schema.plan(manifest)
+            pending = self.schema.plan(manifest) if pending is None else pending
             self.schema.refuse(manifest, pending, allow_unsafe=allow_unsafe)
             steps = [step for one in pending for step in one.steps]
             if self.running() and any(one.embedded and one.verdict != "safe" for one in pending):

@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import cached_property
@@ -94,13 +94,13 @@ class Project:
         """Remove containers and networks. Volumes stay."""
         self._do("remove", lambda: self._client.compose.down(remove_orphans=True, quiet=True))
 
-    def run(self, service: str, command: list[str], migrate: Migrate) -> str:
+    def run(self, service: str, command: list[str], migrate: Migrate, *, beside_another: bool = False) -> str:
         """Run a one-shot command in the service's image with its whole environment, and return its stdout.
 
-        Raises :class:`CommandError` with the command's output when it fails or takes longer than
-        `migrate.timeout` seconds.
+        Two can run at a time, where one of them is told that it is `beside_another`. Raises :class:`CommandError` with
+        the command's output when it fails or takes longer than `migrate.timeout` seconds.
         """
-        return self._one_off(service, command, migrate)
+        return self._one_off(service, command, migrate, beside_another=beside_another)
 
     def run_to(
         self, service: str, command: list[str], migrate: Migrate, out: BinaryIO, pace: Pace | None = None
@@ -142,9 +142,10 @@ class Project:
         stdin: BinaryIO | int = subprocess.DEVNULL,
         stdout: BinaryIO | int = subprocess.PIPE,
         aside: bool = False,
+        beside_another: bool = False,
     ) -> str:
         # A name of its own, so that one left by a killed call is found.
-        name = f"{self.name}-{service}-once"
+        name = f"{self.name}-{service}{'-more' if beside_another else ''}-once"
         self._clear(name)
         entrypoint = [] if migrate.entrypoint is None else ["--entrypoint", migrate.entrypoint]
         more = {"cpu_shares": ASIDE} if aside else {}
@@ -161,7 +162,7 @@ class Project:
                     stderr=subprocess.PIPE,
                     check=False,
                     timeout=timeout,
-                    env={**os.environ, ONCE_VARIABLE: str(ONCE)},
+                    env={**os.environ, ONCE_VARIABLE: str(ONCE + beside_another)},
                 )
             except subprocess.TimeoutExpired as error:
                 self._clear(name)
@@ -239,6 +240,11 @@ class Project:
         if not any(mountpoint.iterdir()):
             mountpoint.chmod(0o750)
             os.chown(mountpoint, volume.uid, volume.gid)
+
+    def has_empty(self, volumes: Collection[str]) -> bool:
+        """Whether these named volumes are there and hold nothing."""
+        mountpoints = [self._daemon.volume(name) for name in volumes]
+        return all(mountpoint is not None and not any(mountpoint.iterdir()) for mountpoint in mountpoints)
 
     def _clear(self, container: str) -> None:
         deadline = time.monotonic() + CLEAR_PATIENCE

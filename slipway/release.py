@@ -38,6 +38,7 @@ NETWORK_VARIABLE = "SLIPWAY_NETWORK"
 ONCE_VARIABLE = "SLIPWAY_ONCE"
 """The last octet for a one-shot run, so that it does not claim the address of the service that it runs beside."""
 ONCE = 250
+"""The one after it is for a second run at the same time."""
 FIRST_ADDRESS = 11
 
 CONFIG = "config"

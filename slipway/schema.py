@@ -76,7 +76,8 @@ class Schema:
         """What is pending, with nothing changed. Raises :class:`UnhealthyError` when an image cannot tell."""
         found = []
         for service, contract in _migrating(manifest):
-            steps = self._pending(manifest, service)
+            # For a database that nobody has made yet all that the image brings is pending, and needs no asking.
+            steps = [UNTOLD] if self._unmade(manifest, service) else self._pending(manifest, service)
             if steps:
                 found.append(self._judged(manifest, service, contract, steps))
         return found
@@ -127,11 +128,12 @@ class Schema:
         for one in pending:
             contract = _contract(manifest, one.service)
             with self._ledger.phase(record()) as entry:
-                entry.schema_before = self.revision(manifest, one.service)
+                unmade = self._unmade(manifest, one.service)
+                entry.schema_before = NONE if unmade else self.revision(manifest, one.service)
                 if contract.backup != "none" and entry.schema_before != NONE:
                     entry.backup = self.back_up(manifest, one.service, entry.schema_before).id
                 try:
-                    self._up(manifest, one)
+                    reached = entry.schema_after = self._up(manifest, one.service)
                 except CommandError as error:
                     at = entry.schema_after = self._revision_after_failure(manifest, one.service)
                     raise UnhealthyError(
@@ -139,7 +141,6 @@ class Schema:
                         f"{stands} Mend the migration and run the play again.",
                         details=error.details,
                     ) from error
-                reached = entry.schema_after = self.revision(manifest, one.service)
         return reached
 
     def take_back(self, manifest: Manifest, run: str) -> str:
@@ -190,16 +191,49 @@ class Schema:
     def _plan(self, manifest: Manifest, service: str) -> list[str]:
         """As :meth:`_pending`. Raises :class:`CommandError` also where the schema is ahead of the image."""
         contract = _contract(manifest, service)
+        if contract.plan and not contract.once:
+            return self._planned(manifest, service, contract)
+        return self._state(manifest, service)[1]
+
+    def _state(self, manifest: Manifest, service: str) -> tuple[str, list[str]]:
+        """The revision that the database is at, and those that the image would apply."""
+        contract = _contract(manifest, service)
         if contract.once:
             done = self._applied(manifest, service)
-            return [once.name(path) for path in once.pending(done, contract.once)]
+            return done[-1] if done else NONE, [once.name(path) for path in once.pending(done, contract.once)]
         if contract.plan:
-            return self._planned(manifest, service, contract)
+            return self._both(manifest, service, contract)
+        left = [UNTOLD]
         at = self._revision(manifest, service)
-        if not contract.head:
-            return [UNTOLD]
-        head = revision_of(self._run(manifest, service, contract.head), contract)
-        return [] if at == head else [head]
+        if contract.head:
+            head = revision_of(self._run(manifest, service, contract.head), contract)
+            left = [] if at == head else [head]
+        return at, left
+
+    def _both(self, manifest: Manifest, service: str, contract: Migrate) -> tuple[str, list[str]]:
+        """What `status` and `plan` tell, asked at once; where that did not work, one after the other."""
+        # Imported where it is needed, since most calls migrate nothing.
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+        with ThreadPoolExecutor() as asking:
+            status = asking.submit(
+                self._store.project(manifest).run, service, contract.status, contract, beside_another=True
+            )
+            try:
+                left = self._planned(manifest, service, contract)
+                return revision_of(status.result(), contract), left
+            except CommandError:
+                # There are programs of which one locks the other out.
+                status.exception()
+        left = self._planned(manifest, service, contract)
+        return self._revision(manifest, service), left
+
+    def _unmade(self, manifest: Manifest, service: str) -> bool:
+        """Whether nobody has made the database yet: it is a file on a volume, and there is none on any of them."""
+        volumes = [f"{manifest.name}-{volume}" for volume in manifest.services[service].volumes]
+        if _contract(manifest, service).dialect != "sqlite" or self._store.current() is not None:
+            return False
+        return bool(volumes) and self._store.project(manifest).has_empty(volumes)
 
     def _planned(self, manifest: Manifest, service: str, contract: Migrate) -> list[str]:
         code = 0
@@ -224,9 +258,11 @@ class Schema:
         with_psql = msgspec.structs.replace(contract, entrypoint=contract.entrypoint or "psql")
         return self._store.project(manifest).run_script(service, list(arguments), with_psql, script)
 
-    def _up(self, manifest: Manifest, pending: Pending) -> None:
-        """Apply what is pending, and see that it has been: there are programs that fail and say nothing."""
-        service = pending.service
+    def _up(self, manifest: Manifest, service: str) -> str:
+        """Apply what is pending, and see that it has been: there are programs that fail and say nothing.
+
+        The answer is the revision that the schema is at then.
+        """
         contract = _contract(manifest, service)
         said = ""
         if contract.once:
@@ -234,13 +270,14 @@ class Schema:
                 self._psql(manifest, service, once.to_apply(path), once.APPLY)
         else:
             said = self._run(manifest, service, contract.up)
-        left = [] if pending.steps == [UNTOLD] else self._plan(manifest, service)
-        if left:
+        at, left = self._state(manifest, service)
+        if left not in ([], [UNTOLD]):
             raise CommandError(
                 f"`{' '.join(contract.up)}` ended well and left {', '.join(left)} to be applied.",
                 "Its output is below.",
                 details=self._store.project(manifest).redacted(said),
             )
+        return at
 
     def back_up(self, manifest: Manifest, service: str, revision: str, backups: Backups | None = None) -> Backup:
         """Take a backup and verify it: restored to a scratch database, opened, counted.

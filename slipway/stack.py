@@ -257,10 +257,11 @@ class Stack:
     def _up(self, reasons: list[str]) -> None:
         # Compose replaces a container for other settings or another image, not for a mounted file or bad health.
         force = any("newest config" in reason or "unhealthy" in reason for reason in reasons)
-        self._compose(
-            "start",
-            lambda client: client.compose.up(detach=True, quiet=True, remove_orphans=True, force_recreate=force),
-        )
+        anew = ["--force-recreate"] if force else []
+        # Whoever waits for a start is not made to wait for the wrapper's import.
+        done = self._docker_compose(self.folder, "up", "--detach", "--quiet-pull", "--remove-orphans", *anew)
+        if done.returncode != 0:
+            raise self._refused("start", done.stderr)
 
     def _wait(self) -> None:
         """Return when every container is running and healthy; a broken one is told at once."""
@@ -320,16 +321,18 @@ class Stack:
         try:
             act(client)
         except DockerException as error:
-            said = (error.stderr or "").strip()
-            if "already allocated" in said or "address already in use" in said:
-                raise PreflightError(
-                    f"The stack {self.name} cannot start: a port that it publishes is taken.",
-                    "Free the port (`ss -tlnp` shows who holds it) or declare another one.",
-                    details=said,
-                ) from error
-            raise SlipwayError(
-                f"Docker could not {verb} the stack {self.name}.", "Its words are below.", details=said
-            ) from error
+            raise self._refused(verb, error.stderr or "") from error
+
+    def _refused(self, verb: str, said: str) -> SlipwayError:
+        if "already allocated" in said or "address already in use" in said:
+            return PreflightError(
+                f"The stack {self.name} cannot start: a port that it publishes is taken.",
+                "Free the port (`ss -tlnp` shows who holds it) or declare another one.",
+                details=said.strip(),
+            )
+        return SlipwayError(
+            f"Docker could not {verb} the stack {self.name}.", "Its words are below.", details=said.strip()
+        )
 
     def _answer(
         self,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +31,7 @@ def load(path: str) -> ModuleType:
 
 apt_sources = load("plugins/module_utils/apt_sources.py")
 decide = load("plugins/filter/docker_engine.py")
+install = load("plugins/modules/docker_packages.py")
 
 DEFAULTS: dict[str, Any] = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -79,14 +80,13 @@ def settings(**other: Any) -> dict[str, Any]:
 
 def render(template: str, **variables: Any) -> str:
     """Lay out one of the role's templates the way Ansible does."""
-    # daemon.json and apt's files are no HTML
+    # Files of apt are no HTML.
     lookup = jinja2.Environment(  # noqa: S701
         loader=jinja2.FileSystemLoader(ROLE / "templates"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    lookup.filters["to_nice_json"] = lambda value, indent: json.dumps(value, indent=indent)
     return lookup.get_template(template).render(**variables)
 
 
@@ -226,8 +226,7 @@ class TestPlan:
 
 class TestDaemonConfig:
     def test_what_it_holds_by_default(self) -> None:
-        rendered = render("daemon.json.j2", __docker_daemon_config=decide.docker_daemon_config(settings()))
-        assert json.loads(rendered) == {
+        assert decide.docker_daemon_config(settings()) == {
             "live-restore": True,
             "log-driver": "json-file",
             "log-opts": {"max-file": "3", "max-size": "10m"},
@@ -372,6 +371,42 @@ class TestFilesForApt:
         # unattended-upgrades matches its patterns from the start of the name
         assert any(re.match(pattern, name) for pattern in patterns)
         assert not any(re.match(pattern, "docker.io-doc") for pattern in patterns)
+
+
+class TestNoStarts:
+    """While packages are installed, no service is started, and after that the host decides again."""
+
+    @pytest.fixture(autouse=True)
+    def _here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.policy, self.kept = tmp_path / "policy-rc.d", tmp_path / "policy-rc.d.slipway"
+        monkeypatch.setattr(install, "POLICY", self.policy)
+        monkeypatch.setattr(install, "POLICY_KEPT", self.kept)
+
+    def test_a_host_without_a_policy_has_none_after_that(self, tmp_path: Path) -> None:
+        with install.no_starts():
+            assert subprocess.run([self.policy], check=False).returncode == 101
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_policy_of_the_host_is_its_own_again(self, tmp_path: Path) -> None:
+        self.policy.write_text("#!/bin/sh\nexit 0\n")
+        with install.no_starts():
+            assert self.policy.read_text() == install.NO_STARTS
+        assert self.policy.read_text() == "#!/bin/sh\nexit 0\n"
+        assert list(tmp_path.iterdir()) == [self.policy]
+
+    @pytest.mark.parametrize("own", ["", "#!/bin/sh\nexit 0\n"])
+    def test_what_a_run_left_that_was_cut_off_is_put_in_order(self, own: str, tmp_path: Path) -> None:
+        self.policy.write_text(install.NO_STARTS)
+        if own:
+            self.kept.write_text(own)
+        with install.no_starts():
+            assert self.policy.read_text() == install.NO_STARTS
+        assert [path.read_text() for path in tmp_path.iterdir()] == ([own] if own else [])
+
+    def test_also_where_the_installation_fails(self, tmp_path: Path) -> None:
+        with pytest.raises(OSError, match="no space"), install.no_starts():
+            raise OSError("no space")
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_argument_specs_state_every_default_as_it_is() -> None:

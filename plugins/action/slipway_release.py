@@ -32,7 +32,7 @@ TAKES = {
         "migrates_on": "migrates_on",
         "take_over": "take_over",
     },
-    "migrated": {"allow_unsafe": "allow_unsafe"},
+    "migrated": {"allow_unsafe": "allow_unsafe", "pending": "pending"},
     "active": {"migrate": "migrate", "schema": "schema", "soak": "terms", "keep": "keep"},
     "returned": {"previous": "previous", "reason": "reason"},
     "verified": {"keep": "keep"},

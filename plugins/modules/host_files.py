@@ -23,6 +23,7 @@ short_description: Write files of a host and have them taken over, or leave all 
 description:
   - Writes files, has programs judge them where they lie, and has services take them over. When one of the two fails,
     the files are again what they were.
+  - A file that its own judge refuses is not written, and neither are the others.
   - With O(guard) the change is one that could keep everybody out. The host is told first to take it back by itself
     after O(seconds), or when it is restarted; then the controller logs in anew as O(prove_user) and becomes root, and
     only that confirms the change. When it cannot, the change is taken back at once and the task fails.
@@ -45,6 +46,12 @@ options:
       owner: {type: str, default: root, description: The owner.}
       group: {type: str, default: root, description: The group.}
       directory_mode: {type: str, default: "0755", description: Octal, of folders that have to be made for it.}
+      validate:
+        type: list
+        elements: str
+        default: []
+        description: A command that judges the text before it is in its place. C(%s) stands for a file that holds it.
+      otherwise: {type: str, default: "", description: The sentences that say what it means when that command fails.}
   validate:
     type: list
     elements: dict
@@ -212,6 +219,9 @@ class Change:
         answer = {"changed": changed, "change": "", "diff": [diff(old, new) for old, new in differing]}
         if not changed or self._module.check_mode:
             return answer
+        for file, new in zip(given["files"], self._new, strict=True):
+            if file["validate"] and any(new is one for _, one in differing):
+                self._try(file)
         name = self._arm() if given["guard"] else ""
         try:
             for file, new in zip(given["files"], self._new, strict=True):
@@ -225,6 +235,13 @@ class Change:
             self._restore(name)
             raise
         return {**answer, "change": name}
+
+    def _try(self, file: dict[str, object]) -> None:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8") as text:
+            text.write(str(file["content"]))
+            text.flush()
+            command = [word.replace("%s", text.name) for word in file["validate"]]
+            self._ask({"command": command, "expect": [], "otherwise": file["otherwise"]})
 
     def _ask(self, judge: dict[str, object]) -> None:
         try:
@@ -321,6 +338,8 @@ def main() -> None:
                     "owner": {"type": "str", "default": "root"},
                     "group": {"type": "str", "default": "root"},
                     "directory_mode": {"type": "str", "default": "0755"},
+                    "validate": {"type": "list", "elements": "str", "default": []},
+                    "otherwise": {"type": "str", "default": ""},
                 },
             },
             "validate": {

@@ -65,6 +65,10 @@ options:
     description: Apply steps that the release that serves may not survive, for I(state=staged) and C(migrated).
     type: bool
     default: false
+  pending:
+    description: What I(state=staged) has told in the same run, for I(state=migrated). Without it the image is asked.
+    type: list
+    elements: dict
   take_over:
     description: Replace what another inventory has deployed under this name, for I(state=staged).
     type: bool

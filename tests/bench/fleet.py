@@ -154,8 +154,6 @@ class Fleet:
         variables = {
             "slipway_name": NAME,
             "slipway_environment": environment,
-            # As behind TLS inspection: the host shall trust what the controller trusts.
-            "docker_ca_bundle": "/etc/ssl/certs/ca-certificates.crt",
             "app_image_tag_strategy": "mutable",
             "backend_image": self._images.repository,
             "backend_publish": PORT,

@@ -178,7 +178,7 @@ class Environment:
         answers = {"stage": staged}
         run.update(name=self.name, release=release_id, fence=staged["fence"])
         if staged["pending"]:
-            answers["migrate"] = self.ask("migrate", allow_unsafe=unsafe, **run)
+            answers["migrate"] = self.ask("migrate", allow_unsafe=unsafe, pending=staged["pending"], **run)
         deferred = answers.get("migrate", {}).get("deferred", False)
         answers["activate"] = self.ask("activate", migrate=deferred, terms={"seconds": soak}, **run)
         answers["verify"] = self.ask("verify", keep=keep, **run)

@@ -70,6 +70,31 @@ def test_a_first_deploy_serves_and_a_second_one_touches_nothing(environment: Env
     ]
 
 
+def test_a_first_migration_takes_three_containers_and_no_question_before_it(environment: Environment) -> None:
+    began = f"{time.time():.9f}"
+    environment.deploy("1.0")
+    filters = ("event=create", "label=com.docker.compose.oneoff=True", f"label=org.slipway.name={environment.name}")
+    told = subprocess.run(
+        ["docker", "events", "--since", began, "--until", f"{time.time():.9f}"]
+        + [word for one in filters for word in ("--filter", one)]
+        + ["--format", "{{.Actor.Attributes.name}}"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    events = told.stdout.split()
+    assert len(events) == 3
+    assert len(set(events)) == 2
+    [entry] = [entry for entry in environment.ledger() if entry.phase == "migrate"]
+    assert (entry.schema_before, entry.schema_after) == ("none", "0001")
+
+
+def test_a_program_that_stands_no_other_beside_it_is_asked_by_itself(environment: Environment) -> None:
+    environment.deploy("1.0", env={"MIGRATION": "alone"})
+    serves_alone(environment, "1.0")
+    assert [entry.schema_after for entry in environment.ledger() if entry.phase == "migrate"] == ["0001"]
+
+
 def test_a_container_runs_locked_down(serving: Environment) -> None:
     [container] = serving.containers(running=True)
     host = container["HostConfig"]

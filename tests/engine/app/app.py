@@ -14,6 +14,7 @@ application `fails later`.
 """
 
 import contextlib
+import fcntl
 import gzip
 import http.server
 import json
@@ -49,6 +50,14 @@ def say(text: str) -> None:
 
 
 def migrate(verb: str, *arguments: str) -> None:
+    if MIGRATION == "alone":
+        lock = (DATA / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("another one is at work")
+        # So that another one that was started with it meets it.
+        time.sleep(1)
     at = SCHEMA.read_text() if SCHEMA.exists() else "none"
     if at not in ("none", *REVISIONS):
         sys.exit(f"Can't locate revision {at}")
