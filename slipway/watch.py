@@ -25,8 +25,8 @@ SERVER_ERROR = 500
 class Prober:
     """Asks the edge 20 times a second, as a client would, and adds up for how long nobody was served.
 
-    What counts is the time until a probe failed, and until one was answered that had to wait for it. `missed` is in
-    seconds, with a resolution of one probe: 50 ms.
+    What counts is the time from the first probe that fails until one is answered, and that of one that had to wait for
+    its answer. `missed` is in seconds, with a resolution of one probe: 50 ms.
     """
 
     def __init__(self, targets: Iterable[tuple[int, str]]) -> None:
@@ -54,19 +54,21 @@ class Prober:
     def _ask(self, at: int) -> None:
         port, path = self._targets[at]
         pause = 1 / PROBES_A_SECOND
-        served = True
+        since: float | None = None
         while not self._end.is_set():
             began = time.monotonic()
             answer = fetch("127.0.0.1", port, path, PATIENCE)
-            took = time.monotonic() - began
-            good = not answer.error and answer.status < SERVER_ERROR
-            if not good:
-                self._missed[at] += max(took, pause)
-            elif took > (LATE if served else pause):
-                # The first good answer after bad ones is one that was waited for.
-                self._missed[at] += took
-            served = good
-            self._end.wait(max(pause - took, 0.0))
+            now = time.monotonic()
+            if answer.error or answer.status >= SERVER_ERROR:
+                since = began if since is None else since
+            elif since is not None:
+                self._missed[at] += now - since
+                since = None
+            elif now - began > LATE:
+                self._missed[at] += now - began
+            self._end.wait(max(pause - (now - began), 0.0))
+        if since is not None:
+            self._missed[at] += time.monotonic() - since
 
 
 class Soak(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
