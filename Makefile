@@ -44,7 +44,7 @@ else
 	$(AS_ROOT) .venv/bin/pytest -m 'not faults and not long' --numprocesses 2
 endif
 
-test-long: | root .venv/dev ## what make test leaves out: each example, backups and restores, a database host, its upgrade, a hardened host
+test-long: | root .venv/dev ## what make test leaves out: each example, backups and restores, the bundled database, Debian 12, a hardened host
 	$(PLAY) tests/setup.yml
 	$(AS_ROOT) .venv/bin/pytest -m long --numprocesses 2
 
