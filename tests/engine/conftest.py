@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -226,6 +227,24 @@ class Environment:
                 assert call.poll() is None, f"{verb} ended before the moment to kill it"
                 assert time.monotonic() < deadline, f"the moment to kill {verb} never came"
             call.kill()
+
+    def kill_before(self, function: str, verb: str, **request: Any) -> None:
+        """Do a call whose process is killed with no warning where it would begin `function`, as `module:Class.name`.
+
+        For a moment that passes too quickly to be seen from outside.
+        """
+        module, _, path = function.partition(":")
+        owner, _, name = path.rpartition(".")
+        dies = (
+            f"import os, signal, sys; from slipway.cli import main; from {module} import {owner}; "
+            f"assert callable({owner}.{name}); "
+            f"{owner}.{name} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL); "
+            "sys.exit(main())"
+        )
+        body = json.dumps({"protocol": PROTOCOL, "run": "by-steps", "by": "alice", **request})
+        command = [sys.executable, "-c", dies, "--root", str(self.root), verb, "--json"]
+        done = subprocess.run(command, input=body, capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL, f"{verb} ended before {function}: {done.stdout}{done.stderr}"
 
     def clear(self) -> None:
         """Remove whatever is left, also where the engine could not."""

@@ -407,21 +407,18 @@ def killed_then_deployed(environment: Environment, version: str, **change: Any) 
     serves_alone(environment, version)
 
 
-def test_a_stage_that_was_killed_while_it_wrote(settled: Environment) -> None:
-    # Some megabytes, so that it is still writing when it is seen to have begun.
-    change = {"config": {"site": "written when the call was killed. " * 250_000}}
-    release = settled.prepare("1.1", **change)
-    staging = settled.folder / "releases" / f".staging-{release['manifest']['id']}"
-    settled.kill_when(staging.exists, "stage", release=release)
-    assert staging.exists(), "it was killed before the folder was whole"
+def test_a_stage_that_was_killed_before_its_folder_was_whole(settled: Environment) -> None:
+    release = settled.prepare("1.1")
+    settled.kill_before("slipway.project:Project.validate", "stage", release=release)
+    assert (settled.folder / "releases" / f".staging-{release['manifest']['id']}").exists()
     assert settled.version() == "1.0"
-    killed_then_deployed(settled, "1.1", **change)
+    killed_then_deployed(settled, "1.1")
 
 
 def test_a_stage_that_was_killed_before_it_made_the_volume(environment: Environment) -> None:
     release = environment.prepare("1.0")
-    kept = environment.folder / "releases" / release["manifest"]["id"]
-    environment.kill_when(kept.exists, "stage", release=release)
+    environment.kill_before("slipway.project:Project.ensure_volume", "stage", release=release)
+    assert (environment.folder / "releases" / release["manifest"]["id"]).exists()
     killed_then_deployed(environment, "1.0")
     volume = environment.volume()
     assert (volume.stat().st_uid, volume.stat().st_gid) == (1001, 1001)
@@ -471,7 +468,8 @@ def test_an_activation_that_was_killed_before_the_new_release_was_healthy(wanted
 
 def test_a_destroy_that_was_killed_is_finished_by_the_next_one(environment: Environment) -> None:
     environment.deploy("1.0")
-    environment.kill_when(lambda: not environment.containers(), "destroy", name=environment.name)
+    environment.kill_before("slipway.daemon:Daemon.remove_volumes", "destroy", name=environment.name)
+    assert environment.containers() == []
     environment.of_run("destroy", name=environment.name)
     assert not environment.folder.exists()
     assert environment.containers() == []
