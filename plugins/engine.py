@@ -119,9 +119,8 @@ class EngineAction(ActionBase):  # type: ignore[misc]  # ansible ships no types
                 "Run playbooks/provision.yml for this host.",
                 result={"details": answer["what"], "exit": answer["exit"]},
             )
-        raise AnsibleActionFail(
-            f"{answer['what']} {answer['do_next']}", result={"details": answer["details"], "exit": answer["exit"]}
-        )
+        told = {"details": answer["details"], "exit": answer["exit"], "serves": answer["serves"]}
+        raise AnsibleActionFail(f"{answer['what']} {answer['do_next']}", result=told)
 
 
 @contextlib.contextmanager

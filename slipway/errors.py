@@ -26,10 +26,12 @@ class SlipwayError(Exception):
     """Something an operator has to know.
 
     `what` and `do_next` are whole sentences; `details` is output to show below them (last log lines, a
-    migration's output), never with a secret in it.
+    migration's output), never with a secret in it. `serves` is the release that serves now, empty for none, where it
+    may be another one than before.
     """
 
     exit: Exit = Exit.ERROR
+    serves: str | None = None
 
     def __init__(self, what: str, do_next: str, *, details: str = "") -> None:
         super().__init__(f"{what} {do_next}")

@@ -100,12 +100,17 @@ def outcome(
     ]
     result: Result = next((result for holds, result in results if holds), "returned")
     after = "?" if result == "lost" else release if result in NEW else before
+    if result == "failed" and activation.get("serves") is not None:
+        after = str(activation["serves"])
     do_next = {
         "lost": f"When {host} is back, run the play again: it finishes or undoes what it finds there.",
+        "failed": f"On {host}: slipway status --name {name} tells how it stands. Mend that, and run the play again.",
         "not returned": f"On {host}: slipway status --name {name}, then slipway rollback --name {name}.",
         "not as declared": f"On {host}: slipway status --name {name} tells what differs. Then run the play again.",
     }
-    return Outcome(host=host, before=before, after=after, result=result, do_next=do_next.get(result, ""))
+    stands = result == "failed" and after == before
+    advice = "" if stands else do_next.get(result, "")
+    return Outcome(host=host, before=before, after=after, result=result, do_next=advice)
 
 
 def summary(name: str, outcomes: Sequence[Outcome]) -> str:
@@ -128,4 +133,6 @@ def _headline(name: str, outcomes: Sequence[Outcome]) -> str:
     head = f"{name} is not deployed: it failed on {', '.join(failed)}"
     if len({one.after for one in outcomes}) > 1:
         return f"{head}, and the hosts are not all on one release."
+    if any(one.after != one.before for one in outcomes):
+        return f"{head}, and none serves there now."
     return f"{head}. Every host serves what it served before."

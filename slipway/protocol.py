@@ -56,6 +56,7 @@ def refusal(error: SlipwayError, out: TextIO | None = None) -> Exit:
             "do_next": error.do_next,
             "details": error.details,
             "exit": int(error.exit),
+            "serves": error.serves,
         },
     )
     return error.exit

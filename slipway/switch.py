@@ -259,26 +259,28 @@ class Switch:
         manifest = self._manifest
         project = self._store.project(manifest)
         logs = project.logs(since=self._began)
-        how_it_stands = self._return_to(self._plan.fall_back)
-        return UnhealthyError(
+        how_it_stands, serves = self._return_to(self._plan.fall_back)
+        undone = UnhealthyError(
             f"The release {manifest.id} of {manifest.name} failed and was stopped. {error.what}",
             f"{how_it_stands} Mend what its last lines below tell and run the play again.",
             details=f"{error.details}\n{logs}".strip(),
         )
+        undone.serves = serves
+        return undone
 
-    def _return_to(self, release_id: str | None) -> str:
-        """Have the release before serve again where there is one, and say how things stand now."""
+    def _return_to(self, release_id: str | None) -> tuple[str, str]:
+        """Have the release before serve again where there is one; how things stand then, and what serves."""
         failed = self._store.project(self._manifest)
         if release_id is None:
             # The way back goes on whatever the failed one does.
             with suppress(SlipwayError):
                 failed.stop()
             if self._entry.previous:
-                return "It is the release that served, so there is none to return to and none serves now."
+                return "It is the release that served, so there is none to return to and none serves now.", ""
             with suppress(SlipwayError):
                 self._edge.remove(self._manifest.name)
             self._store.point(None)
-            return "No release served before, so none serves now."
+            return "No release served before, so none serves now.", ""
         try:
             manifest = self._store.manifest(release_id)
             gate = self._gate(manifest)
@@ -297,9 +299,9 @@ class Switch:
                 gate.wait()
             self._send_back(manifest)
         except SlipwayError as error:
-            return f"The release before, {release_id}, was to serve again and does not: {error.what}"
+            return f"The release before, {release_id}, was to serve again and does not: {error.what}", ""
         self._entry.result = "returned"
-        return f"The release before, {release_id}, serves again."
+        return f"The release before, {release_id}, serves again.", release_id
 
     def _send_back(self, manifest: Manifest) -> None:
         self._traffic.send_to(manifest)

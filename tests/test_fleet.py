@@ -62,6 +62,9 @@ REACHED = {"changed": True}
         ({"staged": STAGED}, "old", "old", "not reached"),
         ({"staged": STAGED, "activated": {"skipped": True}}, "old", "old", "not reached"),
         ({"staged": STAGED, "activated": {"failed": True}}, "old", "old", "failed"),
+        ({"staged": STAGED, "activated": {"failed": True, "serves": None}}, "old", "old", "failed"),
+        ({"staged": STAGED, "activated": {"failed": True, "serves": "old"}}, "old", "old", "failed"),
+        ({"staged": STAGED, "activated": {"failed": True, "serves": ""}}, "old", "", "failed"),
         ({"staged": STAGED, "activated": {"unreachable": True}}, "old", "?", "lost"),
         ({"staged": STAGED, "activated": REACHED, "returned": {"changed": True}}, "old", "old", "returned"),
         ({"staged": STAGED, "activated": REACHED, "returned": {"failed": True}}, "old", "new", "not returned"),
@@ -83,6 +86,15 @@ def test_how_it_ended_on_a_host(steps: dict[str, Any], before: str, after: str, 
 def test_a_host_that_was_lost_says_what_to_do_when_it_is_back() -> None:
     found = outcome("app2", staged=STAGED, activated={"unreachable": True}, returned=None, verified=None, name="shop")
     assert found.do_next == "When app2 is back, run the play again: it finishes or undoes what it finds there."
+
+
+def test_a_host_on_which_nothing_serves_any_more_says_where_to_look() -> None:
+    down = {"failed": True, "serves": ""}
+    found = outcome("app2", staged=STAGED, activated=down, returned=None, verified=None, name="shop")
+    assert found.do_next == (
+        "On app2: slipway status --name shop tells how it stands. Mend that, and run the play again."
+    )
+    assert summary("shop", [found]).startswith("shop is not deployed: it failed on app2, and none serves there now.")
 
 
 NEW = ("deployed", "kept", "not returned", "not as declared")

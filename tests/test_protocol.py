@@ -66,4 +66,5 @@ def test_a_refusal_carries_both_sentences_the_details_and_the_exit_code() -> Non
         "do_next": "Mend it.",
         "details": "last line",
         "exit": 2,
+        "serves": None,
     }

@@ -143,14 +143,15 @@ def test_a_host_reboots_while_the_release_starts_on_it(fleet: Fleet) -> None:
         wait_for(lambda: fleet.app2.engine("activate"), "the activation on the second")
         time.sleep(1)
         fleet.app2.reboot()
-        play = running.wait().failed(f"it failed on app2, {SPLIT}", "When app2 is back, run the play again")
+        play = running.wait().failed(f"it failed on app2, {SPLIT}", "run the play again")
         assert {fleet.current(fleet.app1), fleet.current(fleet.app3)} == {before}
         assert fleet.version() == old
         fleet.goes_on(new)
     assert load.seen.failed == [], load.seen
     assert play.code == 2
     assert play.table["app1"] == (before, before, "returned")
-    assert play.table["app2"] == (before, "?", "lost")
+    # Its Docker may end before its SSH does, and then the engine there can still say so.
+    assert play.table["app2"] in ((before, "?", "lost"), (before, "-", "failed"))
     assert play.table["app3"] == (before, before, "not reached")
     assert any(list(run["phases"]) == ["recover"] or "recover" in run["phases"] for run in fleet.history(fleet.app2))
 
