@@ -8,6 +8,7 @@ import shlex
 import statistics
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
@@ -33,6 +34,7 @@ SIX = ("app1", "app2", "app3", "edge1", "database1", "backup1")
 """What a host is called in the lab says nothing here: each takes the application."""
 THREE = ",".join(SIX[:3])
 PACKAGES = "docker.io docker-cli docker-compose docker-buildx ca-certificates"
+PULL, MIGRATE, UP = "pull --quiet", "run --rm -T backend migrate up", "up -d --wait"
 TIMES, DEPLOYS = 5, 3
 
 
@@ -71,7 +73,7 @@ class Fleet:
         """What is measured."""
         yield self._nothing_to_change()
         yield self._nothing_to_change_anywhere()
-        yield self._one_batch()
+        yield from self._one_batch()
         yield self._cold_host()
 
     # --- what is measured ------------------------------------------------------------------------------------------
@@ -89,15 +91,22 @@ class Fleet:
         self.said.append(f"site.yml on one host in {plays[-1].seconds:.2f} s: {phases(plays[-1].output)}")
         return Row("ssh: site.yml, nothing to change", "s", [play.seconds for play in plays], bound=8)
 
-    def _one_batch(self) -> Row:
-        step("fleet: deploy new tags to three hosts at once, and to one")
-        one, three = [], []
+    def _one_batch(self) -> Iterator[Row]:
+        step("fleet: deploy new tags to three hosts at once, and to one, by hand and by the kit")
+        hand_one, hand_three, kit_one, kit_three = [], [], [], []
+        self._everywhere(f"{self._place()} && {_compose('first', PULL, MIGRATE, UP)}")
         for number in range(DEPLOYS):
-            one.append(self._play("deploy", tag=self._push(f"one-{number}"), limit=SIX[0]).seconds)
+            hand_one.append(timed(self._by_hand, self._push(f"hand-one-{number}"), SIX[0]))
+            hand_three.append(timed(self._by_hand, self._push(f"hand-three-{number}"), *SIX[:3]))
+        # Each of them asks itself every second whether it is healthy, which takes time from what comes now.
+        self._everywhere(_compose("first", "down"))
+        for number in range(DEPLOYS):
+            kit_one.append(self._play("deploy", tag=self._push(f"one-{number}"), limit=SIX[0]).seconds)
             play = self._play("deploy", tag=self._push(f"three-{number}"), limit=THREE, release_serial="100%")
-            three.append(play.seconds)
-        self.said.append(f"new tag on three hosts in {three[-1]:.2f} s: {phases(play.output)}")
-        return _beside("fleet: new tag, three at once beside one", three, one, 1.4)
+            kit_three.append(play.seconds)
+        self.said.append(f"new tag on three hosts in {kit_three[-1]:.2f} s: {phases(play.output)}")
+        yield _beside("fleet: new tag, three at once beside one", kit_three, kit_one, 1.4)
+        yield Row("fleet: the same by hand", "s", hand_three, hand_one)
 
     def _cold_host(self) -> Row:
         step("cold: two bare hosts, one by the kit and one by hand")
@@ -105,7 +114,7 @@ class Fleet:
         self._cold.up([MACHINES["app1"], MACHINES["backup1"]], engine=False, registry=False)
         inventory = self._folder / "cold.json"
         inventory.write_text(json.dumps(self._variables("cold", "sqlite:////app/data/backend.db", ("app1",))))
-        hand = timed(self._by_hand, "backup1")
+        hand = timed(self._cold_by_hand, "backup1")
         kit = self._run(self._cold, inventory, "site", tag="first")
         self.said.append(f"cold host in {kit.seconds:.2f} s: {phases(kit.output)}")
         return _beside("cold host to verified, beside apt, pull, migrate, up", [kit.seconds], [hand], 1.5)
@@ -132,23 +141,36 @@ class Fleet:
         newest = next(reversed(yaml.safe_load(LOCK.read_text())["images"][BACKEND]))
         return self._images.push(tag, f"{BACKEND}:{newest}")
 
-    def _by_hand(self, machine: str) -> None:
-        files = self._folder / "by-hand"
-        files.mkdir()
+    def _by_hand(self, tag: str, *machines: str) -> None:
+        """A new tag on all of them at once; as the kit does it, the first one migrates."""
+        scripts = [_compose(tag, PULL, *([] if number else [MIGRATE]), UP) for number, _ in enumerate(machines)]
+        with ThreadPoolExecutor() as pool:
+            calls = [
+                pool.submit(self._call, self._lab, MACHINES[machine].host(NETWORK).address, script)
+                for machine, script in zip(machines, scripts, strict=True)
+            ]
+        for call in calls:
+            call.result()
+
+    def _everywhere(self, script: str) -> None:
+        for host in SIX[:3]:
+            self._call(self._lab, MACHINES[host].host(NETWORK).address, script)
+
+    def _cold_by_hand(self, machine: str) -> None:
+        install = f"DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends {PACKAGES}"
+        script = f"apt-get -q update && {install} && {self._place()} && {_compose('first', PULL, MIGRATE, UP)}"
+        self._call(self._cold, MACHINES[machine].host(COLD_NETWORK).address, script)
+
+    def _place(self) -> str:
+        """The command that lays on a host what docker compose reads there."""
+        files = Path(tempfile.mkdtemp(dir=self._folder, prefix="by-hand-"))
         by_hand.write(files, name=NAME, repository=self._images.repository, publish=f"{BY_HAND_PORT}")
         packed = out("sh", "-c", f"tar -cz -C {files} . | base64 -w0").strip()
-        script = [
-            "apt-get -q update",
-            f"DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends {PACKAGES}",
-            f"mkdir -p {FOLDER}",
-            f"echo {packed} | base64 -d | tar -xz -C {FOLDER}",
-            f"cd {FOLDER}",
-            "export TAG=first",
-            *(f"docker compose {verb}" for verb in ("pull --quiet", "run --rm -T backend migrate up", "up -d --wait")),
-        ]
-        words = f"sudo sh -c {shlex.quote(' && '.join(script))}"
-        address = MACHINES[machine].host(COLD_NETWORK).address
-        out("ssh", "-o", "ControlPath=none", *self._cold.ssh_options, f"{USER}@{address}", words)
+        return f"mkdir -p {FOLDER} && echo {packed} | base64 -d | tar -xz -C {FOLDER}"
+
+    def _call(self, lab: Lab, address: str, script: str) -> None:
+        """One call over SSH."""
+        out("ssh", "-o", "ControlPath=none", *lab.ssh_options, f"{USER}@{address}", f"sudo sh -c {shlex.quote(script)}")
 
     def _variables(self, environment: str, url: str, hosts: tuple[str, ...]) -> dict[str, object]:
         variables = {
@@ -164,6 +186,11 @@ class Fleet:
             "release_soak_seconds": 0,
         }
         return {"all": {"vars": variables, "children": {"app": {"hosts": {host: {} for host in hosts}}}}}
+
+
+def _compose(tag: str, *verbs: str) -> str:
+    """The command that has docker compose do this, one after the other."""
+    return " && ".join([f"cd {FOLDER}", f"export TAG={tag}", *(f"docker compose {verb}" for verb in verbs)])
 
 
 def _beside(what: str, kit: list[float], floor: list[float], ratio: float) -> Row:
