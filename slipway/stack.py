@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -149,8 +149,7 @@ class Stack:
         check = self.request.check
         changes = [file for file in self.request.files if differs(file, self.folder)]
         diff = [shown(file, self.folder) for file in changes]
-        if changes:
-            self._validate()
+        declared = self._validated() if changes else {}
         if changes and check:
             what = ", ".join(file.path for file in changes)
             return self._answer(True, f"To write: {what}. Then to start or replace its containers.", diff=diff)
@@ -160,12 +159,12 @@ class Stack:
             for file in changes:
                 write(file, self.folder)
             reloads = self._reload(changes, before)
-            reasons = self._drift()
+            reasons = self._drift(declared)
             if (reasons or reloads) and check:
                 return self._answer(True, f"To converge: {'; '.join([*reloads, *reasons])}.", reasons=reasons)
             started = time.monotonic()
             if reasons:
-                for image in self._docker_compose(self.folder, "config", "--images").stdout.split():
+                for image in set((declared or self._images(self.folder)).values()):
                     self.pull(image)
                 self._up(reasons)
             if not check:
@@ -225,7 +224,12 @@ class Stack:
                 list(reload())
             raise
 
-    def _drift(self) -> list[str]:
+    def _drift(self, declared: Mapping[str, str]) -> list[str]:
+        """Why its containers are not what its files say; `declared` is service -> image, where that is known."""
+        running = look(self.project)
+        if declared and not running:
+            # A new stack is not asked for what tells one container from another.
+            return drift([], dict.fromkeys(declared, ""), 0)
         said = self._docker_compose(self.folder, "config", "--hash", "*")
         if said.returncode != 0:
             raise SlipwayError(
@@ -237,7 +241,7 @@ class Stack:
         read_live = {COMPOSE_FILE, *(main.file for main in self.request.reload)}
         mounted = [self.folder / file.path for file in self.request.files if file.path not in read_live]
         newest = max((path.stat().st_mtime for path in mounted), default=0.0)
-        return drift(look(self.project), wanted, newest)
+        return drift(running, wanted, newest)
 
     def pull(self, image: str) -> None:
         """Bring an image that is pinned by digest and not here: Compose would pull it without a login."""
@@ -282,18 +286,23 @@ class Stack:
                 )
             time.sleep(POLL)
 
-    def _validate(self) -> None:
-        """Let Compose read the files before they replace anything."""
+    def _validated(self) -> dict[str, str]:
+        """Let Compose read the files before they replace anything; service -> image."""
         with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
             for file in self.request.files:
                 write(file, Path(scratch))
-            done = self._docker_compose(Path(scratch), "config", "--quiet")
+            return self._images(Path(scratch))
+
+    def _images(self, folder: Path) -> dict[str, str]:
+        """Service -> image, as Compose reads the files in `folder`."""
+        done = self._docker_compose(folder, "config", "--format", "json")
         if done.returncode != 0:
             raise PreflightError(
                 f"Compose does not accept the files of the stack {self.name}.",
                 "Correct them; nothing on the host was changed.",
                 details=done.stderr.strip(),
             )
+        return {name: service["image"] for name, service in msgspec.json.decode(done.stdout)["services"].items()}
 
     def _docker_compose(self, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         """For what python-on-whales' wrapper of Compose lacks: hashes, a silent validation, plain logs."""
