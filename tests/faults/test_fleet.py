@@ -153,7 +153,8 @@ def test_a_host_reboots_while_the_release_starts_on_it(fleet: Fleet) -> None:
     # Its Docker may end before its SSH does, and then the engine there can still say so.
     assert play.table["app2"] in ((before, "?", "lost"), (before, "-", "failed"))
     assert play.table["app3"] == (before, before, "not reached")
-    assert any(list(run["phases"]) == ["recover"] or "recover" in run["phases"] for run in fleet.history(fleet.app2))
+    if play.table["app2"][2] == "lost":
+        assert any("recover" in run["phases"] for run in fleet.history(fleet.app2))
 
 
 def test_a_host_that_nobody_reaches_in_the_middle_ends_what_it_began(fleet: Fleet) -> None:
