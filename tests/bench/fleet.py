@@ -20,6 +20,7 @@ from tests.bench import by_hand
 from tests.bench.commands import ROOT, out, step, timed
 from tests.bench.images import REGISTRY, Images
 from tests.bench.postgres import Postgres
+from tests.bench.replay import noted
 from tests.bench.table import Row
 from tests.faults.environment import Play, Running
 from tests.fresh.machine import phases
@@ -74,6 +75,7 @@ class Fleet:
         yield self._nothing_to_change()
         yield self._nothing_to_change_anywhere()
         yield from self._one_batch()
+        yield self._one_batch_played_again()
         yield self._cold_host()
 
     # --- what is measured ------------------------------------------------------------------------------------------
@@ -108,6 +110,19 @@ class Fleet:
         yield _beside("fleet: new tag, three at once beside one", kit_three, kit_one, 1.4)
         yield Row("fleet: the same by hand", "s", hand_three, hand_one)
 
+    def _one_batch_played_again(self) -> Row:
+        step("fleet: the same again, with what hosts do played from a run in which each had the machine to itself")
+        one = self._played_again(self._push("played-one"), SIX[0])
+        three = self._played_again(self._push("played-three"), THREE)
+        return _beside("fleet: the same, hosts played again", three, one, 1.4)
+
+    def _played_again(self, tag: str, limit: str) -> list[float]:
+        with noted(self._everywhere) as play_again:
+            # One after the other, so that no host waits for another.
+            self._play("deploy", tag=tag, limit=limit, release_serial="100%", forks=1)
+            play_again()
+            return [self._play("deploy", tag=tag, limit=limit, release_serial="100%").seconds for _ in range(DEPLOYS)]
+
     def _cold_host(self) -> Row:
         step("cold: two bare hosts, one by the kit and one by hand")
         # The second one is in no group that the kit would do anything to.
@@ -127,12 +142,13 @@ class Fleet:
             self.complaints.append(f"{playbook}.yml with nothing to do reports changed={play.changed}")
         return play
 
-    def _play(self, playbook: str, *, tag: str, limit: str = "", **variables: str) -> Play:
-        return self._run(self._lab, self._inventory, playbook, tag=tag, limit=limit, **variables)
+    def _play(self, playbook: str, *, tag: str, limit: str = "", forks: int = 0, **variables: str) -> Play:
+        options = [*(["--limit", limit] if limit else []), *(["--forks", str(forks)] if forks else [])]
+        return self._run(self._lab, self._inventory, playbook, *options, tag=tag, **variables)
 
-    def _run(self, lab: Lab, inventory: Path, playbook: str, *, tag: str, limit: str = "", **variables: str) -> Play:
+    def _run(self, lab: Lab, inventory: Path, playbook: str, *more: str, tag: str, **variables: str) -> Play:
         program = str(ROOT / ".venv/bin/ansible-playbook")
-        options = ["-i", str(lab.inventory), "-i", str(inventory), *(["--limit", limit] if limit else [])]
+        options = ["-i", str(lab.inventory), "-i", str(inventory), *more]
         extra = ["--extra-vars", json.dumps({"backend_tag": tag, **variables})]
         command = [program, *options, *extra, f"playbooks/{playbook}.yml"]
         return Running(command, Path(tempfile.mkdtemp(dir=self._folder, prefix="cp-"))).wait().ok()
