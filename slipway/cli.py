@@ -314,6 +314,7 @@ def _archive_options(people: Adder, changing: Adder) -> None:
     # For playbooks, where an environment has several hosts or takes the data of another one.
     for hidden in ("--source", "--as-it-is", "--stay-closed", "--no-database"):
         sub.add_argument(hidden, action="store_true", help=argparse.SUPPRESS)
+    sub.add_argument("--beside", default="", help=argparse.SUPPRESS)
     sub.add_argument("--step", choices=["all", "choose", "close", "open"], default="all", help=argparse.SUPPRESS)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from slipway.archive.backup import Listed, choose, moment, size_text
+from slipway.archive.backup import Listed, choose, choose_beside, moment, size_text
 from slipway.archive.commands import backups_text
 from slipway.archive.restic import Restic, secret_files
 from slipway.archive.restore import BEFORE, RESTORED, put_back, put_in_place
@@ -61,6 +61,28 @@ FOUND = [
 )
 def test_the_newest_that_fits_is_chosen(wanted: dict[str, str], chosen: int) -> None:
     assert choose(FOUND, **wanted) is FOUND[chosen]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("at", "chosen"),
+    [
+        ("2026-11-28T03:17:00Z", "2026-11-28T03:18:00+00:00"),
+        ("2026-11-28T03:18:30Z", "2026-11-28T03:18:00+00:00"),
+        ("2026-11-28T03:20:00Z", "2026-11-28T03:20:30+00:00"),
+        ("2026-11-28T03:09:00Z", "2026-11-28T03:18:00+00:00"),
+        ("2026-11-28T03:07:00Z", "2026-11-25T03:17:10+00:00"),
+        ("2026-11-30T03:17:00Z", "2026-11-28T03:20:30+00:00"),
+    ],
+)
+def test_beside_the_backup_of_one_host_another_host_takes_its_own_of_that_time(at: str, chosen: str) -> None:
+    times = ("2026-11-28T03:20:30+00:00", "2026-11-28T03:18:00+00:00", "2026-11-25T03:17:10+00:00")
+    found = [backup("2026-11-28T03:17:00+00:00"), *(backup(time, host="app2", database=False) for time in times)]
+    assert choose_beside(found, at=at, host="app2").at == chosen
+
+
+def test_a_host_without_a_backup_of_that_time_or_before_says_so() -> None:
+    with pytest.raises(PreflightError, match="has no backup of app2 from 2026-11-27T03:17:00Z or before"):
+        choose_beside(FOUND, at="2026-11-27T03:17:00Z", host="app2")
 
 
 def test_where_none_fits_it_is_said_what_there_is() -> None:

@@ -41,7 +41,8 @@ class ActionModule(EngineAction):
 
     def call(self, given: Mapping[str, Any]) -> Answer:
         arguments = [
-            f"--{option}={given[option]}" for option in ("name", "run", "by", "wait", "backup", "to", "release")
+            f"--{option}={given[option]}"
+            for option in ("name", "run", "by", "wait", "backup", "to", "beside", "release")
         ]
         arguments += [f"--confirm-data-loss={given['confirm_data_loss']}", f"--step={STEPS[given['step']]}"]
         flags = {

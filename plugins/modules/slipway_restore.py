@@ -31,6 +31,10 @@ options:
     description: The newest from this time or before, in ISO 8601.
     type: str
     default: ""
+  beside:
+    description: The one of this host that goes with one that another host took at this time, in ISO 8601.
+    type: str
+    default: ""
   release:
     description: The newest of this release, which serves afterwards.
     type: str

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 OUTGOING = "outgoing"
 ABOUT_FILE = "about.json"
 TAG = "slipway"
+TOGETHER = timedelta(minutes=10)
+"""How much later than another one a host may begin with a backup of the same time: it may have waited for a deploy."""
 
 
 class About(msgspec.Struct, kw_only=True, frozen=True):
@@ -210,6 +212,22 @@ def _listed(snapshot: Snapshot, entries: list[Entry]) -> Listed:
 
 def _has_database(about: Mapping[str, str]) -> bool:
     return about.get("database") == "yes"
+
+
+def choose_beside(found: list[Listed], *, at: str, host: str) -> Listed:
+    """The one of these backups that `host` took when another host took one, `at` (ISO 8601).
+
+    Hosts back up at the same times, and none of them at the very second of another: it is the one that is nearest, as
+    far as it is not :data:`TOGETHER` younger. Raises :class:`PreflightError` where there is none.
+    """
+    when = moment(at)
+    since = {one.id: datetime.fromisoformat(one.at) - when for one in found if one.host == host}
+    fitting = [one for one in found if one.id in since and since[one.id] <= TOGETHER]
+    if not fitting:
+        raise PreflightError(
+            f"The archive has no backup of {host} from {at} or before.", "slipway backups lists those that it has."
+        )
+    return min(fitting, key=lambda one: abs(since[one.id]))
 
 
 def choose(

@@ -54,6 +54,7 @@ def _restore(deploy: Deploy, options: argparse.Namespace, read: Callable[[type[S
     wanted = Wanted(
         backup=options.backup,
         at="" if options.to == "latest" else options.to,
+        beside=options.beside,
         release=options.release,
         confirmed=options.confirm_data_loss,
         keep=not options.no_keep,

@@ -22,6 +22,7 @@ from slipway.archive.backup import (
     Listed,
     about_of,
     choose,
+    choose_beside,
     fetch,
     listed,
     marked,
@@ -68,12 +69,14 @@ class Mark(msgspec.Struct, kw_only=True):
 
 
 class Wanted(msgspec.Struct, kw_only=True, frozen=True):
-    """Which backup is restored, and how. Without any of the first three, the newest."""
+    """Which backup is restored, and how. Without any of the first four, the newest."""
 
     backup: str = ""
     """Its id; the first digits are enough."""
     at: str = ""
     """The newest that is not younger than this; ISO 8601."""
+    beside: str = ""
+    """The one of this host that goes with one that another host took at this time; ISO 8601."""
     release: str = ""
     """The newest that was taken under this release, which serves afterwards."""
     confirmed: str = ""
@@ -146,6 +149,8 @@ class Restore:
 
     def choose(self, wanted: Wanted) -> dict[str, Any]:
         """Say which backup :meth:`run` would restore, or raise what it would raise before it changes anything."""
+        if not wanted.database and self._deploy.store.current() is None:
+            return {"changed": False}
         work = self._chosen(wanted)
         return {"changed": False, "backup": work.one.id, "at": work.one.at, "volumes": sorted(work.volumes)}
 
@@ -186,7 +191,7 @@ class Restore:
         current = served(deploy)
         if not wanted.database and not marked(current):
             # The release has to serve on what the database is now, all the same.
-            return Work(current, current, _nothing(wanted.at), [], {})
+            return Work(current, current, _nothing(wanted.at or wanted.beside), [], {})
         one = self._newest(wanted)
         about = about_of(self._restic, one)
         target = self._target(current, about) if wanted.release else current
@@ -205,6 +210,8 @@ class Restore:
 
     def _newest(self, wanted: Wanted) -> Listed:
         found = listed(self._restic, self._deploy.ledger)
+        if wanted.beside:
+            return choose_beside(found, at=wanted.beside, host=self._archive.settings.host)
         # Data of another environment comes from whatever host leads there.
         host = "" if self._foreign else self._archive.settings.host
         return choose(
