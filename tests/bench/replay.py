@@ -15,21 +15,23 @@ from plugins.engine import ENGINE
 KEPT = "/run/slipway-played"
 PLAYER = f"""\
 #!/bin/sh
-# Stands in for the engine: it notes what that answers and how long it took, or plays it again.
+# Stands in for the engine. It notes what each verb answers, and how long that took at best; or it plays that again.
 kept={KEPT}/$1
 if [ -e {KEPT}/noting ]; then
     began=$(date +%s%N)
     {ENGINE}.itself "$@" > "$kept.answer"
-    echo "code=$? took=$(( ($(date +%s%N) - began) / 1000000 ))" > "$kept.told"
+    code=$?
+    now=$(( ($(date +%s%N) - began) / 1000000 ))
+    took=$now
+    [ ! -e "$kept.told" ] || . "$kept.told"
+    [ "$now" -gt "$took" ] || echo "took=$now" > "$kept.told"
     cat "$kept.answer"
-    . "$kept.told"
     exit "$code"
 fi
 cat > /dev/null
 . "$kept.told"
 sleep "$(( took / 1000 )).$(printf %03d $(( took % 1000 )))"
 cat "$kept.answer"
-exit "$code"
 """
 
 Call = Callable[[str], None]
