@@ -119,7 +119,7 @@ class EngineAction(ActionBase):  # type: ignore[misc]  # ansible ships no types
                 "Run playbooks/provision.yml for this host.",
                 result={"details": answer["what"], "exit": answer["exit"]},
             )
-        told = {"details": answer["details"], "exit": answer["exit"], "serves": answer["serves"]}
+        told = {"details": answer["details"], "exit": answer["exit"], "serves": answer.get("serves")}
         raise AnsibleActionFail(f"{answer['what']} {answer['do_next']}", result=told)
 
 

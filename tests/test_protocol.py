@@ -7,7 +7,9 @@ import json
 
 import msgspec
 import pytest
+from ansible.errors import AnsibleActionFail
 
+from plugins.engine import EngineAction
 from slipway.errors import Exit, UnhealthyError, UsageError
 from slipway.protocol import PROTOCOL, answer, decode_request, refusal
 
@@ -68,3 +70,10 @@ def test_a_refusal_carries_both_sentences_the_details_and_the_exit_code() -> Non
         "exit": 2,
         "serves": None,
     }
+
+
+def test_the_refusal_of_an_engine_that_does_not_tell_yet_what_serves_is_understood() -> None:
+    told = {"protocol": PROTOCOL, "ok": False, "what": "It is sick.", "do_next": "Mend it.", "details": "", "exit": 2}
+    with pytest.raises(AnsibleActionFail, match="It is sick") as failed:
+        EngineAction._understood(object.__new__(EngineAction), "activate", told)
+    assert failed.value.result["serves"] is None
