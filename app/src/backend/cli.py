@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
+import gc
 import json
 import logging
 import os
@@ -23,6 +25,9 @@ MAX_SUBJECT: Final = 200
 """Characters that a document's `created_by` can hold."""
 
 _logger = logging.getLogger("backend")
+
+# Python looks for cycles in all that was imported before it exits, which takes a quarter of the time of a short verb.
+atexit.register(gc.freeze)
 
 
 class _Parser(argparse.ArgumentParser):
