@@ -36,6 +36,7 @@ PREFIX = f"slipway-test{WORKER}-"
 REPOSITORY = f"{REGISTRY}/{PREFIX}images/app"
 SECRET = "never-to-be-seen-0123456789-abcdefghij"
 KEY = "k" * 32
+OF_RUN = {"run": "by-steps", "by": "alice"}
 IMAGES = {"1.0": "0001", "1.1": "0001", "2.0": "0001 0002"}
 """Version of the application -> the revisions of its schema, oldest first."""
 
@@ -86,7 +87,7 @@ class Environment:
         return done
 
     def ask(self, verb: str, **request: Any) -> dict[str, Any]:
-        done = self.slipway(verb, "--json", stdin=json.dumps({"protocol": PROTOCOL, **request}))
+        done = self.slipway(verb, "--json", stdin=_asked(**request))
         assert done.stdout, f"{verb} broke off: {done.stderr}"
         answer: dict[str, Any] = json.loads(done.stdout)
         if not answer["ok"]:
@@ -97,7 +98,7 @@ class Environment:
 
     def of_run(self, verb: str, **request: Any) -> dict[str, Any]:
         """One step of a run that is done step by step."""
-        return self.ask(verb, run="by-steps", by="alice", **request)
+        return self.ask(verb, **OF_RUN, **request)
 
     def services(
         self, version: str, *, config: dict[str, Any] | None = None, env: dict[str, str] | None = None, **change: Any
@@ -215,12 +216,11 @@ class Environment:
 
     def kill_when(self, moment: Callable[[], object], verb: str, **request: Any) -> None:
         """Start a call and kill it with no warning as soon as `moment` is true."""
-        body = json.dumps({"protocol": PROTOCOL, "run": "by-steps", "by": "alice", **request})
         with subprocess.Popen(
             self.command(verb, "--json"), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
         ) as call:
             assert call.stdin is not None
-            call.stdin.write(body)
+            call.stdin.write(_asked(**OF_RUN, **request))
             call.stdin.close()
             deadline = time.monotonic() + 20
             while not moment():
@@ -241,9 +241,8 @@ class Environment:
             f"{owner}.{name} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL); "
             "sys.exit(main())"
         )
-        body = json.dumps({"protocol": PROTOCOL, "run": "by-steps", "by": "alice", **request})
         command = [sys.executable, "-c", dies, "--root", str(self.root), verb, "--json"]
-        done = subprocess.run(command, input=body, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, input=_asked(**OF_RUN, **request), capture_output=True, text=True, check=False)
         assert done.returncode == -signal.SIGKILL, f"{verb} ended before {function}: {done.stdout}{done.stderr}"
 
     def clear(self) -> None:
@@ -298,6 +297,10 @@ class Poller:
                 self.versions.append(get(self._port)["version"])
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(str(error))
+
+
+def _asked(**request: Any) -> str:
+    return json.dumps({"protocol": PROTOCOL, **request})
 
 
 def free_port() -> int:
