@@ -74,7 +74,8 @@ gap        longest time between two good answers, asked 100 times a second
 image      unpacked: the engine's Size; gzipped: config and layers of the registry's manifest, in 10^6 bytes
 fleet      hosts of a lab on this machine, which share its cores; the floor is the same on one of them, and the row
            by hand tells how much of the ratio is the machine's; played again: each call of the engine takes as long
-           as it did at best when nothing else ran, and no processor, so what is measured is what the controller adds
+           as it did at best when nothing else ran, and no processor, so what is measured is what the controller adds;
+           soak: the time that a release is watched, which is part of each deploy unless an inventory says otherwise
 cold       a bare host until it is verified; the floor is apt, pull, migrate, up --wait over ssh on another one
 kept       a backup of 1 GB to a folder of this machine, with wrk asking eight at a time for a document meanwhile;
            the floor is what it gets while there is none
