@@ -73,13 +73,14 @@ class Deploy:
 
     # --- hold ------------------------------------------------------------------------------------------------------
 
-    def hold(self) -> dict[str, Any]:
+    def hold(self, release: Release | None = None) -> dict[str, Any]:
         """Take the lease, or renew it, and do no more than put in order what a run left that is no more.
 
-        A run on several hosts takes it on the first of them before any other, so two runs meet there. It renews it on
-        the hosts that wait for their turn.
+        A run on several hosts takes it on the first of them before any other, so two runs meet there; but where its
+        `release` serves already, that host has nothing for it to do, and no lease is taken. It renews it on the hosts
+        that wait for their turn.
         """
-        if self.run.check:
+        if self.run.check or (release and not self._missing(release) and self._left_serving(release.manifest)):
             return {"changed": False}
         with self.holding("hold", keep=self.run.lease):
             return {"changed": False, "fence": self._fence}
@@ -108,9 +109,7 @@ class Deploy:
         if not take_over:
             refuse_another(self.store, Owner.of(manifest))
         missing = self._missing(release)
-        # What serves while another run has the host may not be what serves after it. Where one broke off, the host is
-        # put in order first, also where it got as far as this one would.
-        if not missing and self.serves(manifest) and self.leases.read().run in ("", self.run.run):
+        if not missing and self._left_serving(manifest):
             answer = msgspec.to_builtins(status(manifest.name, self.store.root))
             serves = {"serves": True, "status": answer, "current": manifest.id}
             return {"changed": False, "release": manifest.id, "pulled": [], **serves}
@@ -348,7 +347,11 @@ class Deploy:
 
         The database stays where the migration has brought it, since the hosts that were not switched share it. A host
         on which nothing served before keeps the release: there is nothing to return to.
+
+        With no `previous` the lease is given up and no more, also where it has ended by itself.
         """
+        if not previous and not self.leases.is_of(self.run.run, self.run.fence):
+            return {"changed": False, "release": self.store.current()}
         with self.holding("return"):
             here = self.store.current()
             if here != release_id or previous in ("", release_id):
@@ -688,6 +691,14 @@ class Deploy:
             if not container.one_off and container.state in ("running", "restarting"):
                 found.setdefault(container.release, []).append(container)
         return found
+
+    def _left_serving(self, manifest: Manifest) -> bool:
+        """Whether a release serves as declared, and no other run has the host.
+
+        What serves while one has it may not be what serves after it. Where one broke off, the host is put in order
+        first, also where that one got as far as this one would.
+        """
+        return self.serves(manifest) and self.leases.read().run in ("", self.run.run)
 
     def serves(self, manifest: Manifest) -> bool:
         """Whether a release serves as declared."""

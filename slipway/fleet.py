@@ -78,11 +78,11 @@ def lease_seconds(*, soak: float, drains: Sequence[float]) -> float:
 def outcome(
     host: str,
     *,
-    staged: Mapping[str, Any] | None,
-    activated: Mapping[str, Any] | None,
-    returned: Mapping[str, Any] | None,
-    verified: Mapping[str, Any] | None,
     name: str,
+    staged: Mapping[str, Any] | None = None,
+    activated: Mapping[str, Any] | None = None,
+    returned: Mapping[str, Any] | None = None,
+    verified: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Say how a run ended on a host from what its steps answered; None where a step was never reached."""
     stage, activation, way_back = staged or {}, activated or {"skipped": True}, returned or {"skipped": True}

@@ -67,7 +67,7 @@ class LostError(PreflightError):
 class Leases:
     """The lease of the environment whose folder this is.
 
-    Every method needs the environment's lock, but `read`, `wait_for` and `awaited`.
+    Every method needs the environment's lock, but `read`, `is_of`, `wait_for` and `awaited`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,6 +81,10 @@ class Leases:
         except (FileNotFoundError, msgspec.MsgspecError):
             return Lease()
 
+    def is_of(self, run: str, fence: int | None) -> bool:
+        """Whether this run has it, by the number that it was given."""
+        return _is_of(self.read(), run, fence)
+
     def enter(self, *, run: str, by: str, what: str, fence: int | None) -> Lease | None:
         """Take or renew the lease for one call; the answer is what an unfinished run before left, if there is one.
 
@@ -88,7 +92,7 @@ class Leases:
         run has taken over, and :class:`HeldError` when another one holds it.
         """
         held = self.read()
-        ours = held.run == run and fence in (None, held.fence)
+        ours = _is_of(held, run, fence)
         if fence is not None and not ours:
             taken = f"{held.by} (run {held.run}) has it now" if held.run else "it has expired or was broken"
             raise LostError(
@@ -155,6 +159,10 @@ class HeldError(PreflightError):
             "Wait until that run has ended; if it never will, slipway lease --break --reason WHY takes the lease away.",
         )
         self.held = held
+
+
+def _is_of(lease: Lease, run: str, fence: int | None) -> bool:
+    return lease.run == run and fence in (None, lease.fence)
 
 
 def _boot() -> str:

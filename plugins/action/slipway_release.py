@@ -50,11 +50,12 @@ class ActionModule(EngineAction):
         request: dict[str, Any] = {field: given[field] for field in ("run", "by", "fence", "wait", "lease")}
         request.update({name: given[option] for option, name in TAKES.get(state, {}).items()})
         if state == "staged":
-            files = [{**file, "content": given["contents"][file["path"]]} for file in given["release"]["files"]]
-            request["release"] = {**given["release"], "files": files}
             request["logins"] = logins_of(given["registries"])
         else:
             request["name"] = given["name"]
+        if state in ("held", "staged") and given["release"]:
+            files = [{**file, "content": given["contents"][file["path"]]} for file in given["release"]["files"]]
+            request["release"] = {**given["release"], "files": files}
         if state in ON_RELEASE:
             request["release"] = given["id"]
         return self.engine(VERBS[state], bare_is_fine=state in ("stopped", "absent"), **request)

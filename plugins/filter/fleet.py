@@ -53,16 +53,15 @@ def slipway_fleet_well(hosts: Sequence[str], hostvars: HostVars, name: str) -> b
 
 
 def _outcomes(hosts: Sequence[str], hostvars: HostVars, name: str) -> list[fleet.Outcome]:
-    found = []
-    for host in hosts:
-        known = hostvars[host]
-        steps = {key: known.get(f"__release_{step}") for key, step in STEPS.items()}
-        found.append(fleet.outcome(str(host), name=str(name), **steps))
-    return found
-
-
-STEPS = {"staged": "stage", "activated": "activate", "returned": "return", "verified": "verify"}
-"""What `slipway.fleet.outcome` calls a step -> what the role calls it."""
+    # What a run does last on a host depends on how it went on the others.
+    last = "returned" if slipway_went_wrong(hosts, hostvars) else "verified"
+    steps = {"staged": "stage", "activated": "activate", last: "end"}
+    return [
+        fleet.outcome(
+            str(host), name=str(name), **{key: hostvars[host].get(f"__release_{step}") for key, step in steps.items()}
+        )
+        for host in hosts
+    ]
 
 
 class FilterModule:

@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: slipway_release
 short_description: Bring a release to a host, step by step
 description:
-  - C(held) takes the lease of the environment, or renews it, so that no other run changes it meanwhile.
+  - C(held) takes the lease of the environment, or renews it, so that no other run changes it meanwhile. Where it is
+    given a release that serves already, it takes none.
   - C(staged) writes the release folder, pulls the images by digest and makes the volumes; nothing that runs is touched.
   - C(migrated) brings the database schema to what the release needs, in the release's own image.
   - C(active) makes the release serve behind its health gate; a release that fails it is taken back.
@@ -29,10 +30,11 @@ options:
     description: Id of the release, for I(state=migrated), C(active), C(returned) and C(verified).
     type: str
   release:
-    description: The manifest and the list of files as the filter C(slipway_finish) gives them, for I(state=staged).
+    description:
+      - The manifest and the list of files as the filter C(slipway_finish) gives them, for I(state=staged) and C(held).
     type: dict
   contents:
-    description: File to its text, for I(state=staged). They may hold secrets, so they are never logged.
+    description: File to its text, along with I(release). They may hold secrets, so they are never logged.
     type: dict
   fence:
     description: The number that I(state=held) or C(staged) gave this run; another run may have taken over since.
@@ -154,7 +156,7 @@ status:
 fence:
   description: The fencing number of this run's lease.
   type: int
-  returned: when I(state=held) or C(staged)
+  returned: when I(state=held) or C(staged) and it has taken one
 pending:
   description: What I(state=migrated) would apply, per service, with the verdict on it; then, the revisions applied.
   type: list

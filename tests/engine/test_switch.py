@@ -303,7 +303,7 @@ def test_a_second_run_is_told_who_is_deploying_and_goes_on_when_that_one_has_end
     settled.deploy("1.0")
     release = settled.prepare("1.1")
     staged = settled.of_run("stage", release=release)
-    other = settled.slipway("rollback", "--name", settled.name)
+    other = settled.slipway("maintenance", "on", "--name", settled.name, "--reason", "it is another run")
     assert other.returncode == 1
     assert other.stderr.startswith("alice is deploying here (run by-steps, last seen doing stage)")
     assert "alice (run by-steps" in settled.slipway("lease", "--name", settled.name).stdout
@@ -328,6 +328,37 @@ def test_a_lease_that_was_broken_keeps_its_run_from_going_on_and_the_ledger_says
     assert error.what.startswith("This run has lost its lease on the environment")
     assert last(settled, "lease").reason == "taken from alice (run by-steps): alice went home"
     assert settled.version() == "1.0"
+
+
+def test_a_host_where_the_release_serves_already_keeps_no_run_out(settled: Environment) -> None:
+    release = settled.prepare("1.0")
+    held = settled.of_run("hold", name=settled.name, release=release)
+    assert "fence" not in held
+    settled.slipway("maintenance", "on", "--name", settled.name, "--reason", "nobody is kept out").check_returncode()
+    settled.slipway("maintenance", "off", "--name", settled.name).check_returncode()
+    held = settled.of_run("hold", name=settled.name, release=settled.prepare("1.1"))
+    refused_by_it = settled.slipway("maintenance", "on", "--name", settled.name, "--reason", "somebody is")
+    assert refused_by_it.stderr.startswith("alice is deploying here (run by-steps, last seen doing hold)")
+    settled.of_run("return", name=settled.name, fence=held["fence"])
+
+
+def test_a_host_that_another_run_has_is_waited_for_though_the_release_serves_there(settled: Environment) -> None:
+    bobs = {"run": "another", "by": "bob", "name": settled.name, "release": settled.prepare("1.0")}
+    settled.of_run("hold", name=settled.name)
+    error = refused(settled, lambda: settled.ask("hold", **bobs), 1)
+    assert error.what.startswith("alice is deploying here")
+    settled.of_run("return", name=settled.name)
+    assert "fence" not in settled.ask("hold", **bobs)
+
+
+def test_giving_a_lease_up_that_has_ended_is_fine_and_leaves_the_next_run_its_own(settled: Environment) -> None:
+    fence = settled.of_run("hold", name=settled.name)["fence"]
+    settled.of_run("return", name=settled.name, fence=fence)
+    assert not settled.of_run("return", name=settled.name, fence=fence)["changed"]
+    taken = settled.ask("hold", run="another", by="bob", name=settled.name)["fence"]
+    settled.of_run("return", name=settled.name, fence=fence)
+    assert "bob (run another" in settled.slipway("lease", "--name", settled.name).stdout
+    settled.ask("return", run="another", by="bob", name=settled.name, fence=taken)
 
 
 # --- What is kept -----------------------------------------------------------------------------------------------------

@@ -158,6 +158,15 @@ def test_a_host_reboots_while_the_release_starts_on_it(fleet: Fleet) -> None:
     assert any(run["result"] == "failed" or "recover" in run["phases"] for run in told), told
 
 
+def test_what_the_first_host_cannot_stage_is_said_once_and_no_host_is_kept_from_the_next_run(fleet: Fleet) -> None:
+    old, new = fleet.other()
+    cannot_tell = {"dialect": "postgresql", "plan": ["/no/such/program"]}
+    play = fleet.deploy(new, migrate=cannot_tell).failed("app could not tell where its schema is")
+    assert play.output.count("FAILED") == 1, play.output
+    fleet.serves(old)
+    fleet.goes_on(new)
+
+
 def test_a_host_that_nobody_reaches_in_the_middle_ends_what_it_began(fleet: Fleet) -> None:
     _, new = fleet.other()
     before = fleet.current()
