@@ -99,9 +99,9 @@ def outcome(
         (not way_back.get("changed"), "kept"),
     ]
     result: Result = next((result for holds, result in results if holds), "returned")
-    after = "?" if result == "lost" else release if result in NEW else before
-    if result == "failed" and activation.get("serves") is not None:
-        after = str(activation["serves"])
+    serves = activation.get("serves")
+    known = {**dict.fromkeys(NEW, release), "lost": "?", "failed": before if serves is None else str(serves)}
+    after = known.get(result, before)
     do_next = {
         "lost": f"When {host} is back, run the play again: it finishes or undoes what it finds there.",
         "failed": f"On {host}: slipway status --name {name} tells how it stands. Mend that, and run the play again.",

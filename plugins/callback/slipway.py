@@ -66,6 +66,7 @@ LOOKS = ("slipway_history", "slipway_status")
 SAID_BY = (
     "slipway_database",
     "slipway_drain",
+    "slipway_engine",
     "slipway_front",
     "slipway_archive",
     "slipway_backup",
