@@ -36,7 +36,7 @@ SIX = ("app1", "app2", "app3", "edge1", "database1", "backup1")
 THREE = ",".join(SIX[:3])
 PACKAGES = "docker.io docker-cli docker-compose docker-buildx ca-certificates"
 PULL, MIGRATE, UP = "pull --quiet", "run --rm -T backend migrate up", "up -d --wait"
-TIMES, DEPLOYS, COLD = 5, 3, 3
+TIMES, DEPLOYS, COLD = 5, 3, 5
 SOAK = yaml.safe_load((ROOT / "roles/release/defaults/main.yml").read_text())["release_soak_seconds"]
 """Seconds that a release is watched where nobody says otherwise."""
 
