@@ -31,7 +31,7 @@ class ActionModule(EngineAction):
             done = self._low_level_execute_command(shlex.join(command), in_data=Path(given["packed"]).read_bytes())
         if done["rc"]:
             raise AnsibleActionFail(
-                f"The engine could not be installed with {given['python']}; the one before is still in use. "
+                f"The engine could not be installed with {given['python']}, and what was there before stays. "
                 "Mend what its last words below tell, and run the play again.",
                 result={"rc": done["rc"], "details": done["stderr"]},
             )
