@@ -120,6 +120,8 @@ class Deploy:
             with self.ledger.phase(self.entry("stage", manifest)):
                 if missing:
                     self._bring(release, pool, logins)
+                # A host that could send a release no requests takes none, and neither do the others.
+                self.edge.started()
                 pending = self.schema.plan(manifest) if migrates else []
                 self.schema.refuse(manifest, pending, allow_unsafe=allow_unsafe)
                 if pending and migrates_on:

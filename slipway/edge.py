@@ -44,7 +44,7 @@ from slipway.daemon import UnixConnection
 from slipway.errors import SlipwayError
 from slipway.ports import listener
 from slipway.release import CERTIFICATES, Manifest
-from slipway.store import ROOT, hold
+from slipway.store import BEGUN_FILE, ROOT, hold
 
 MOUNT = "/etc/caddy"
 """Where the container sees the edge's folder."""
@@ -530,6 +530,14 @@ class Edge:
     def exists(self) -> bool:
         """Whether the stack was deployed here."""
         return (self._folder / "switch.caddyfile").is_file()
+
+    def started(self) -> None:
+        """Wait for the stack, where its start was only begun. Raises what keeps it from running."""
+        if (self._folder / BEGUN_FILE).exists():
+            # Imported here because only a new host needs it.
+            from slipway import stack  # noqa: PLC0415
+
+            stack.started(self._folder)
 
     def release(self, name: str) -> str | None:
         """The release that the environment's site sends traffic to."""

@@ -5,13 +5,12 @@ Nobody waits for it and nothing depends on it: staging pulls what is not here by
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+from slipway.background import in_background
 from slipway.daemon import Daemon
 from slipway.errors import SlipwayError
 from slipway.preflight import Image
@@ -29,19 +28,7 @@ class FetchRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 def begin(request: FetchRequest) -> dict[str, Any]:
     """Begin to pull. The answer does not wait for it."""
     if not request.check:
-        # It gets the logins by its stdin, like any call.
-        process = subprocess.Popen(
-            [sys.executable, "-m", "slipway.fetch"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        assert process.stdin is not None  # noqa: S101 - it is a pipe
-        process.stdin.write(msgspec.json.encode(request))
-        process.stdin.close()
-        # Whoever comes after this call waits for its end.
-        process.returncode = 0
+        in_background(lambda: fetch(request))
     return {"changed": False}
 
 
@@ -55,6 +42,3 @@ def fetch(request: FetchRequest) -> None:
             if daemon.image(reference) is None:
                 daemon.pull(reference, request.logins)
 
-
-if __name__ == "__main__":
-    fetch(msgspec.json.decode(sys.stdin.buffer.read(), type=FetchRequest))

@@ -6,6 +6,9 @@
 A stack has no releases: its files are replaced in place, after Compose has read them, and its containers are
 replaced only where something differs; a main file that is declared as reloaded replaces none. What differs is
 found by looking, not by remembering, so a call that was cut off half-way is finished by the next one.
+
+Where nobody waits for its containers, a process of its own starts them, and whoever builds on them waits for it
+with :func:`started`.
 """
 
 from __future__ import annotations
@@ -24,11 +27,12 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from slipway.background import in_background
 from slipway.daemon import LABEL_PROJECT, LABEL_SERVICE, Daemon
-from slipway.errors import PreflightError, SlipwayError, UnhealthyError, UsageError
+from slipway.errors import Exit, PreflightError, SlipwayError, UnhealthyError, UsageError
 from slipway.registries import Login
 from slipway.release import COMPOSE_FILE, NAME
-from slipway.store import ROOT, hold
+from slipway.store import BEGUN_FILE, ROOT, hold
 
 if TYPE_CHECKING:
     from python_on_whales import DockerClient
@@ -38,6 +42,7 @@ POLL = 0.1
 # Restarts after which a container is called broken instead of slow.
 RESTARTS = 2
 LAST_LINES = 20
+AGAIN = "run playbooks/site.yml again."
 
 
 class StackFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -68,10 +73,12 @@ class StackRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     reload: list[Reload] = []
     state: Literal["present", "stopped", "absent"] = "present"
     purge: bool = False
+    begin: bool = False
+    """Whether `present` does not wait for containers that it has to start: :func:`started` does."""
     wait: float = 60.0
+    """Seconds for all containers to be running and healthy."""
     logins: dict[str, Login] = msgspec.field(default_factory=dict)
     """For the registries of its images."""
-    """Seconds for all containers to be running and healthy."""
     check: bool = False
 
 
@@ -132,6 +139,35 @@ def run(request: StackRequest, root: Path = ROOT) -> dict[str, Any]:
     return verbs[request.state]()
 
 
+class Failed(msgspec.Struct, kw_only=True):
+    """The error of a start that nobody waited for, as the stack's folder notes it."""
+
+    what: str
+    do_next: str
+    details: str
+    exit: Exit
+
+
+def started(folder: Path) -> None:
+    """Wait for the containers of the stack in `folder`, where they were only begun.
+
+    Raises what kept them from starting, until a later call of `present` has brought them up.
+    """
+    note = folder / BEGUN_FILE
+    if not note.exists():
+        return
+    with hold(folder):
+        said = note.read_bytes() if note.exists() else None
+    if said is None:
+        return
+    if not said:
+        raise SlipwayError(f"The start of the stack {folder.name} was cut off.", AGAIN.capitalize())
+    failed = msgspec.json.decode(said, type=Failed)
+    error = SlipwayError(failed.what, f"{failed.do_next} Then {AGAIN}", details=failed.details)
+    error.exit = failed.exit
+    raise error
+
+
 class Stack:
     """The stack of a request on this host."""
 
@@ -162,18 +198,39 @@ class Stack:
             reasons = self._drift(declared)
             if (reasons or reloads) and check:
                 return self._answer(True, f"To converge: {'; '.join([*reloads, *reasons])}.", reasons=reasons)
-            started = time.monotonic()
-            if reasons:
-                for image in set((declared or self._images(self.folder)).values()):
-                    self.pull(image)
-                self._up(reasons)
+            if reasons and self.request.begin:
+                self._begin(reasons, declared)
+                return self._answer(True, f"Begun ({'; '.join(reasons)}).", reasons=reasons, diff=diff)
+            began = time.monotonic()
             if not check:
-                self._wait()
-        took = time.monotonic() - started
+                self._bring_up(reasons, declared)
+        took = time.monotonic() - began
         done = f"Healthy after {took:.1f} s ({'; '.join(reasons)})." if reasons else "As declared."
         return self._answer(
             bool(changes or reloads or reasons), " ".join([*map(_sentence, reloads), done]), reasons=reasons, diff=diff
         )
+
+    def _begin(self, reasons: list[str], declared: Mapping[str, str]) -> None:
+        """Start it in a process of its own, which holds the folder for as long as that takes."""
+        note = self.folder / BEGUN_FILE
+        note.touch()
+
+        def start() -> None:
+            try:
+                self._bring_up(reasons, declared)
+            except SlipwayError as error:
+                failed = Failed(what=error.what, do_next=error.do_next, details=error.details, exit=error.exit)
+                note.write_bytes(msgspec.json.encode(failed))
+
+        in_background(start)
+
+    def _bring_up(self, reasons: list[str], declared: Mapping[str, str]) -> None:
+        if reasons:
+            for image in set((declared or self._images(self.folder)).values()):
+                self.pull(image)
+            self._up(reasons)
+        self._wait()
+        (self.folder / BEGUN_FILE).unlink(missing_ok=True)
 
     def stopped(self) -> dict[str, Any]:
         """Stop the processes; files, containers and volumes stay."""

@@ -39,6 +39,8 @@ LOCK_PATIENCE = 10.0
 
 SUMS_FILE = "sums.json"
 """Beside the files of a release: their path -> SHA-256, in hex. Only for root, since a short secret can be guessed."""
+BEGUN_FILE = "begun.json"
+"""In the folder of a stack whose containers are being started; holds why that failed, once it has."""
 ARCHIVE_FILE = "archive/archive.json"
 """In the environment's folder where the host backs it up (`slipway.archive.settings`)."""
 RESTORING_FILE = "restoring.json"

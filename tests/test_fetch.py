@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import Any
 
 import pytest
@@ -48,5 +47,5 @@ def test_what_is_not_here_is_pulled_by_digest_and_the_rest_left_to_staging(monke
 
 
 def test_in_check_mode_nothing_is_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "Popen", None)
+    monkeypatch.setattr(fetch, "in_background", None)
     assert begin(FetchRequest(images={"api": PINNED}, check=True)) == {"changed": False}

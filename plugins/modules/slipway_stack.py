@@ -58,6 +58,12 @@ options:
     description: Let C(absent) remove the volumes too. This is where data ends.
     type: bool
     default: false
+  begin:
+    description: >-
+      Whether to go on while containers that had to be started are still starting. The next release that is staged on
+      this host waits for those of the edge, and fails where they do not come up.
+    type: bool
+    default: false
   wait:
     description: Seconds for all containers to be running and healthy.
     type: float

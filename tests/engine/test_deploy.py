@@ -10,9 +10,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from slipway.store import BEGUN_FILE
 
 pytestmark = pytest.mark.docker
 
@@ -68,6 +71,22 @@ def test_a_first_deploy_serves_and_a_second_one_touches_nothing(environment: Env
         ("migrate", "good"),
         ("activate", "good"),
     ]
+
+
+def test_a_release_is_not_staged_where_an_edge_that_was_begun_does_not_come_up(
+    environment: Environment, tmp_path: Path
+) -> None:
+    bare = type(environment)(environment.name, tmp_path, environment.port)
+    failed = {"what": "A port is taken.", "do_next": "Free it.", "details": "its last words", "exit": 2}
+    (tmp_path / "edge").mkdir()
+    (tmp_path / "edge" / BEGUN_FILE).write_text(json.dumps(failed))
+    services = environment.services("1.0")
+    release = bare.release(services, environment.preflight(services)["digests"])
+    told = refused(bare, lambda: bare.of_run("stage", release=release), 2)
+    assert (told.what, told.details) == ("A port is taken.", "its last words")
+    assert told.do_next == "Free it. Then run playbooks/site.yml again."
+    assert bare.containers() == []
+    assert [(entry.phase, entry.result) for entry in bare.ledger()] == [("stage", "failed")]
 
 
 def test_a_first_migration_takes_three_containers_and_no_question_before_it(environment: Environment) -> None:

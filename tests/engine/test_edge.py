@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
@@ -25,6 +28,7 @@ from slipway import stack
 from slipway.contract import Health, Route, Service, Tls
 from slipway.edge import Edge, Maintenance, site
 from slipway.errors import SlipwayError
+from slipway.protocol import PROTOCOL
 from slipway.release import Manifest
 from slipway.stack import Reload, StackFile, StackRequest
 
@@ -142,6 +146,13 @@ class Stack:
 
     def run(self, state: str = "present", **variables: Any) -> dict[str, Any]:
         return stack.run(self.request(state, **variables), self.root)
+
+    def begin(self) -> None:
+        """Have the engine begin to start it, as Ansible does on a new host."""
+        asked = json.dumps({**msgspec.to_builtins(self.request()), "begin": True, "protocol": PROTOCOL})
+        command = [sys.executable, "-m", "slipway.cli", "--root", str(self.root), "stack", "--json"]
+        done = subprocess.run(command, input=asked, check=True, capture_output=True, text=True)
+        assert json.loads(done.stdout)["msg"].startswith(f"Stack {self.name}: Begun (entry is not there; ")
 
     def containers(self) -> list[str]:
         return sorted(docker("ps", "--quiet", "--no-trunc", "--filter", f"name=^{self.project}-").split())
@@ -301,6 +312,44 @@ def test_a_second_run_touches_nothing(running: Stack) -> None:
     answer = running.run()
     assert (answer["changed"], answer["msg"]) == (False, f"Stack {NAME}: As declared.")
     assert running.containers() == before
+
+
+def healthy(running: Stack) -> list[str]:
+    return [one.service for one in stack.look(running.project) if one.health == "healthy"]
+
+
+def test_whoever_needs_an_edge_that_was_only_begun_waits_until_it_is_healthy(running: Stack, edge: Edge) -> None:
+    running.run("absent")
+    running.begin()
+    assert healthy(running) == []
+    edge.started()
+    assert healthy(running) == ["entry"]
+    assert not running.run()["changed"]
+    edge.started()
+
+
+def test_an_edge_that_does_not_start_is_told_to_whoever_waits_for_it_until_a_run_has_mended_it(
+    running: Stack, edge: Edge
+) -> None:
+    running.run("absent")
+    with socket.create_server(("127.0.0.1", running.metrics)):
+        running.begin()
+        for _ in range(2):
+            with pytest.raises(SlipwayError, match=r"did not become healthy.* Then run playbooks/site\.yml again\."):
+                edge.started()
+    assert running.run()["changed"]
+    edge.started()
+
+
+def test_a_start_that_was_cut_off_is_told_too(running: Stack, edge: Edge) -> None:
+    running.run("absent")
+    running.begin()
+    starting = f"-m slipway.cli --root {running.root} stack"
+    os.killpg(int(subprocess.check_output(["pgrep", "--full", "--", starting])), signal.SIGKILL)
+    with pytest.raises(SlipwayError, match=r"was cut off\. Run playbooks/site\.yml again\."):
+        edge.started()
+    running.run()
+    edge.started()
 
 
 def test_a_changed_main_file_is_loaded_and_replaces_no_container(running: Stack) -> None:
