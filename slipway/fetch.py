@@ -41,4 +41,3 @@ def fetch(request: FetchRequest) -> None:
             reference = f"{image.repository}@{image.digest or daemon.registry_digest(tagged, request.logins)}"
             if daemon.image(reference) is None:
                 daemon.pull(reference, request.logins)
-

@@ -76,7 +76,8 @@ fleet      hosts of a lab on this machine, which share its cores; the floor is t
            by hand tells how much of the ratio is the machine's; played again: each call of the engine takes as long
            as it did at best when nothing else ran, and no processor, so what is measured is what the controller adds;
            soak: the time that a release is watched, which is part of each deploy unless an inventory says otherwise
-cold       a bare host until it is verified; the floor is apt, pull, migrate, up --wait over ssh on another one
+cold       a bare host until it is verified; the floor is apt, pull, migrate, up --wait over ssh on another one;
+           what is removed before it makes a file system without a journal slow for minutes, so measure it first
 kept       a backup of 1 GB to a folder of this machine, with wrk asking eight at a time for a document meanwhile;
            the floor is what it gets while there is none
 idle RSS   VmRSS of the container's processes after 100 requests, in 2^20 bytes

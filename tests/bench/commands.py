@@ -28,7 +28,7 @@ def attempt(command: Sequence[str], *, stdin: str = "", env: Mapping[str, str] |
         subprocess.run(command, cwd=ROOT, env=env, input=stdin, capture_output=True, text=True, check=False)
 
 
-def timed(act: Callable[..., object], *arguments: str) -> float:
+def timed(act: Callable[..., object], *arguments: object) -> float:
     """Seconds that an act takes."""
     began = time.monotonic()
     act(*arguments)
