@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shlex
 import statistics
@@ -90,12 +91,16 @@ class Fleet:
         for lab, network in zip(self._cold, COLD_NETWORKS, strict=True):
             # The second one is in no group that the kit would do anything to.
             lab.up([MACHINES["app1"], MACHINES["backup1"]], engine=False, registry=False)
+            os.sync()
             hand.append(timed(self._cold_by_hand, lab, MACHINES["backup1"].host(network).address))
+            # What runs on one, and what it has left to be written, would be in the other's way.
+            lab.compose("kill", "backup1")
+            os.sync()
             play = self._run(lab, inventory, "site", tag="first")
             kit.append(play.seconds)
             # Removed in the end: where ext4 has no journal, it gives no inode away that was freed in the last five
             # minutes, and looks at each of those again for every file that is written, which a new host does a lot.
-            lab.compose("kill")
+            lab.compose("kill", "app1")
         self.said.append(f"cold host in {play.seconds:.2f} s: {phases(play.output)}")
         return _beside("cold host to verified, beside apt, pull, migrate, up", kit, hand, 1.5)
 
