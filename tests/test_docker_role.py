@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
+import ansible.module_utils
 import jinja2
 import pytest
 import yaml
@@ -29,6 +30,8 @@ def load(path: str) -> ModuleType:
     return module
 
 
+# What Ansible sends along with a module is found beside its own.
+ansible.module_utils.__path__.append(str(ROOT / "plugins/module_utils"))
 apt_sources = load("plugins/module_utils/apt_sources.py")
 decide = load("plugins/filter/docker_engine.py")
 install = load("plugins/modules/docker_packages.py")
@@ -371,6 +374,15 @@ class TestFilesForApt:
         # unattended-upgrades matches its patterns from the start of the name
         assert any(re.match(pattern, name) for pattern in patterns)
         assert not any(re.match(pattern, "docker.io-doc") for pattern in patterns)
+
+
+def test_what_apt_shall_go_by_is_there_before_it_is_asked_and_told_as_a_difference(tmp_path: Path) -> None:
+    file = {"path": str(tmp_path / "new/record.json"), "content": "{}\n"}
+    for check, there in ((True, False), (False, True)):
+        [told] = install.place([file], check=check)
+        assert (told["after_header"], told["before"], told["after"]) == (file["path"], "", "{}\n")
+        assert Path(file["path"]).exists() is there
+    assert install.place([file], check=False) == []
 
 
 class TestNoStarts:

@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-MODULE = Path(__file__).parents[1] / "plugins/modules/host_files.py"
+PLUGINS = Path(__file__).parents[1] / "plugins"
+RUN = (
+    "import ansible.module_utils, runpy, sys; "
+    f"ansible.module_utils.__path__.append({str(PLUGINS / 'module_utils')!r}); "
+    f"runpy.run_path({str(PLUGINS / 'modules/host_files.py')!r}, run_name='__main__')"
+)
+"""Runs the module with what Ansible sends along with it."""
 JUDGE: dict[str, Any] = {"validate": ["grep", "--quiet", "good", "%s"], "otherwise": "It is not good."}
 
 
@@ -17,7 +23,7 @@ def host_files(folder: Path, *files: Mapping[str, object]) -> dict[str, Any]:
     """Run the module, which gives its files to root."""
     arguments = folder / "arguments.json"
     arguments.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": {"files": files}}))
-    done = subprocess.run([sys.executable, MODULE, arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", RUN, arguments], capture_output=True, text=True, check=False)
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.whole_files import before, diff, wanted, write
 
 DOCUMENTATION = """
 module: docker_packages
@@ -21,17 +22,32 @@ description:
 attributes:
   check_mode:
     support: full
-    description: Goes by the package lists as they are.
+    description: Goes by the package lists and sources as they are.
+  diff_mode:
+    support: full
+    description: Of the files.
 options:
   names:
     type: list
     elements: str
     required: true
     description: The packages.
+  files:
+    type: list
+    elements: dict
+    default: []
+    description: What apt and the services shall go by, written before anything is installed.
+    suboptions:
+      path: {type: path, required: true, description: Where.}
+      content: {type: str, required: true, description: The whole text.}
   newest:
     type: bool
     default: false
     description: Take the newest versions that the sources have.
+  start:
+    type: str
+    default: ""
+    description: A unit that systemd is told to start once they are installed. Nobody waits for it.
 author: Slipway
 """
 
@@ -91,25 +107,48 @@ def update(module: AnsibleModule) -> None:
         time.sleep(PAUSE * 2**attempt)
 
 
+def place(files: list[dict[str, str]], *, check: bool) -> list[dict[str, str]]:
+    """Write what is not as it shall be, unless it is only to be said, and tell how it differed."""
+    shall = [wanted({**file, "mode": "0644", "owner": "root", "group": "root"}) for file in files]
+    differing = [(now, new) for new in shall if (now := before(Path(str(new["path"])))) != new]
+    for _, new in [] if check else differing:
+        write(new)
+    return [diff(now, new) for now, new in differing]
+
+
 def main() -> None:
     """Install."""
     module = AnsibleModule(
         argument_spec={
             "names": {"type": "list", "elements": "str", "required": True},
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "content": {"type": "str", "required": True},
+                },
+            },
             "newest": {"type": "bool", "default": False},
+            "start": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     given = module.params
     install = ["apt-get", "-q", *INSTALL, *([] if given["newest"] else ["--no-upgrade"]), "install", *given["names"]]
+    written = place(given["files"], check=module.check_mode)
     if module.check_mode:
         _, out, _ = module.run_command([*install, "--simulate"], environ_update=QUIET, check_rc=True)
-        module.exit_json(changed=not UNCHANGED.search(out))
+        module.exit_json(changed=bool(written) or not UNCHANGED.search(out), diff=written)
     with no_starts():
         _, finished, _ = module.run_command(["dpkg", "--configure", "-a"], environ_update=QUIET, check_rc=True)
         update(module)
         _, out, _ = module.run_command(install, environ_update=QUIET, check_rc=True)
-    module.exit_json(changed=bool(finished) or not UNCHANGED.search(out))
+    if given["start"]:
+        module.run_command(["systemctl", "start", "--no-block", given["start"]])
+    changed = bool(written) or bool(finished) or not UNCHANGED.search(out)
+    module.exit_json(changed=changed, diff=written)
 
 
 if __name__ == "__main__":
