@@ -30,6 +30,7 @@ import msgspec
 from slipway.background import in_background
 from slipway.daemon import LABEL_PROJECT, LABEL_SERVICE, Daemon
 from slipway.errors import Exit, PreflightError, SlipwayError, UnhealthyError, UsageError
+from slipway.project import ERASE_LINE
 from slipway.registries import Login
 from slipway.release import COMPOSE_FILE, NAME
 from slipway.store import BEGUN_FILE, ROOT, hold
@@ -339,7 +340,7 @@ class Stack:
                 raise UnhealthyError(
                     f"The stack {self.name} did not become healthy: {states or 'nothing runs'}.",
                     f"Read its last lines below and its settings in {self.folder}.",
-                    details=logs.stdout.strip(),
+                    details=logs.stdout.replace(ERASE_LINE, "").strip(),
                 )
             time.sleep(POLL)
 

@@ -335,8 +335,11 @@ def test_an_edge_that_does_not_start_is_told_to_whoever_waits_for_it_until_a_run
     with socket.create_server(("127.0.0.1", running.metrics)):
         running.begin()
         for _ in range(2):
-            with pytest.raises(SlipwayError, match=r"did not become healthy.* Then run playbooks/site\.yml again\."):
+            with pytest.raises(SlipwayError, match=r"did not become healthy") as told:
                 edge.started()
+            assert told.value.do_next.endswith(" Then run playbooks/site.yml again.")
+            assert "address already in use" in told.value.details
+            assert "\x1b" not in told.value.details
     running.run()
     edge.started()
 
