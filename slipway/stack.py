@@ -43,7 +43,6 @@ POLL = 0.1
 # Restarts after which a container is called broken instead of slow.
 RESTARTS = 2
 LAST_LINES = 20
-AGAIN = "run playbooks/site.yml again."
 
 
 class StackFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -162,9 +161,9 @@ def started(folder: Path) -> None:
     if said is None:
         return
     if not said:
-        raise SlipwayError(f"The start of the stack {folder.name} was cut off.", AGAIN.capitalize())
+        raise SlipwayError(f"The start of the stack {folder.name} was cut off.", "Run playbooks/site.yml again.")
     failed = msgspec.json.decode(said, type=Failed)
-    error = SlipwayError(failed.what, f"{failed.do_next} Then {AGAIN}", details=failed.details)
+    error = SlipwayError(failed.what, f"{failed.do_next} Then run playbooks/site.yml again.", details=failed.details)
     error.exit = failed.exit
     raise error
 
@@ -214,7 +213,7 @@ class Stack:
     def _begin(self, reasons: list[str], declared: Mapping[str, str]) -> None:
         """Start it in a process of its own, which holds the folder for as long as that takes."""
         note = self.folder / BEGUN_FILE
-        note.touch()
+        note.write_bytes(b"")
 
         def start() -> None:
             try:
