@@ -145,3 +145,25 @@ def test_with_an_edge_tier_the_entry_says_where_it_is_and_nothing_else_differs(t
     (tmp_path / "edge").mkdir()
     (tmp_path / "edge" / "entry.caddyfile").write_text(text)
     assert Edge(tmp_path).tier() == Tier(address="10.0.0.11", edges=("10.0.0.2", "10.0.0.3"))
+
+
+@pytest.mark.parametrize(
+    ("host", "installed", "waits"),
+    [
+        ("app1", None, True),
+        ("app1", {"changed": True, "first": False}, True),
+        ("app1", {"changed": True, "first": True}, False),
+        ("edge1", {"changed": True, "first": True}, True),
+    ],
+    ids=["as it was", "only its engine is new", "new", "new, and takes no release"],
+)
+def test_the_edge_is_waited_for_unless_a_release_is_staged_on_its_new_host(
+    host: str, installed: dict[str, bool] | None, waits: bool
+) -> None:
+    plays = yaml.safe_load((KIT / "playbooks/site.yml").read_text())
+    [edge] = [play for play in plays if play.get("ansible.builtin.import_playbook") == "edge.yml"]
+    variables: dict[str, Any] = {"inventory_hostname": host, "groups": {"app": ["app1"], "edge": ["edge1"]}}
+    if installed:
+        variables["slipway_installed"] = installed
+    templar = Templar(loader=DataLoader(), variables=variables)
+    assert templar.template(trust_as_template(edge["vars"]["edge_wait"])) is waits

@@ -9,6 +9,9 @@ import stat
 import tempfile
 from pathlib import Path
 
+TEXT = {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}}
+"""What a module is told of a file at least."""
+
 
 def before(path: Path) -> dict[str, object]:
     """What a file is like, in the words of slipway-undo."""

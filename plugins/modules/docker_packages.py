@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.whole_files import before, diff, wanted, write
+from ansible.module_utils.whole_files import TEXT, before, diff, wanted, write
 
 DOCUMENTATION = """
 module: docker_packages
@@ -121,15 +121,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "names": {"type": "list", "elements": "str", "required": True},
-            "files": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "path": {"type": "path", "required": True},
-                    "content": {"type": "str", "required": True},
-                },
-            },
+            "files": {"type": "list", "elements": "dict", "default": [], "options": TEXT},
             "newest": {"type": "bool", "default": False},
             "start": {"type": "str", "default": ""},
         },

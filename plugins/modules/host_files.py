@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.whole_files import before, diff, wanted, write
+from ansible.module_utils.whole_files import TEXT, before, diff, wanted, write
 
 DOCUMENTATION = """
 module: host_files
@@ -263,8 +263,7 @@ def main() -> None:
                 "elements": "dict",
                 "default": [],
                 "options": {
-                    "path": {"type": "path", "required": True},
-                    "content": {"type": "str", "required": True},
+                    **TEXT,
                     "mode": {"type": "str", "default": "0644"},
                     "owner": {"type": "str", "default": "root"},
                     "group": {"type": "str", "default": "root"},
